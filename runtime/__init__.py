@@ -1,0 +1,1 @@
+"""From source text to a running kernel: building, loading, caching and launching."""

@@ -1,0 +1,92 @@
+"""From a kernel's source text to Triton's JIT function; no file is written.
+
+Triton reads a function's source through `inspect`, which looks into `linecache`: the text is put there
+under an invented file name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+from threading import Lock
+from typing import Any
+
+from attnlang.artifact import Argument, KernelSource
+
+from .triton_errors import TritonCompileError, first_line, require
+from .triton_lock import TRITON
+
+_loaded: dict[str, Any] = {}
+_loading = Lock()
+
+
+def file_name(source: KernelSource) -> str:
+    """The invented file name under which the text stands in `linecache` and in tracebacks."""
+    return f"<attnlang:{source.digest[:24]}>"
+
+
+def load(source: KernelSource) -> Any:
+    """The Triton `JITFunction` of `source`, its run-time parameters strictly typed by `source.arguments`.
+
+    Cached by digest, so that the kernels that Triton compiled for it are found again. Raises
+    `TritonMissing` without Triton, `TritonCompileError` for a text that does not run or does not
+    declare the parameters it promises.
+    """
+    known = _loaded.get(source.digest)
+    if known is not None:
+        return known
+    require("triton")
+    with TRITON.shared(), _loading:
+        if source.digest not in _loaded:
+            _loaded[source.digest] = _load(source)
+        return _loaded[source.digest]
+
+
+def type_name(argument: Argument) -> str:
+    """An argument's type as Triton writes it in signatures: `*bf16`, `i64`, `fp32`."""
+    dtype = "u1" if argument.dtype == "i1" and argument.kind == "scalar" else argument.dtype
+    return f"*{dtype}" if argument.kind == "pointer" else dtype
+
+
+def line_of(source: KernelSource, number: int) -> str:
+    """Line `number` (1-based) of the kernel's text without its indentation, "" outside of it."""
+    lines = source.text.splitlines()
+    return lines[number - 1].strip() if 1 <= number <= len(lines) else ""
+
+
+def _load(source: KernelSource) -> Any:
+    if source.language != "triton":
+        raise TritonCompileError(source.name, "triton", f"its language is {source.language}")
+    name = file_name(source)
+    lines = source.text.splitlines(keepends=True)
+    linecache.cache[name] = (len(source.text), None, lines, name)
+    namespace: dict[str, Any] = {"__name__": f"attnlang_kernel_{source.digest[:12]}"}
+    try:
+        exec(compile(source.text, name, "exec"), namespace)
+    except SyntaxError as error:
+        place = line_of(source, error.lineno or 0)
+        raise TritonCompileError(source.name, "triton", first_line(error), place) from error
+    except Exception as error:
+        raise TritonCompileError(source.name, "triton", f"{type(error).__name__}: {error}") from error
+    return _typed(source, namespace.get(source.name))
+
+
+def _typed(source: KernelSource, entry: Any) -> Any:
+    """The entry with the types of `source.arguments` in place of whatever its annotations say."""
+    jit_function = require("triton.runtime.jit").JITFunction
+    if not isinstance(entry, jit_function):
+        raise TritonCompileError(source.name, "triton", "its text defines no such @triton.jit function")
+    jitted: Any = entry
+    function: Any = jitted.fn
+    constants = [parameter.name for parameter in jitted.params if parameter.is_constexpr]
+    arguments = [parameter.name for parameter in jitted.params if not parameter.is_constexpr]
+    promised = [argument.name for argument in source.arguments]
+    if arguments != promised or sorted(constants) != sorted(name for name, _ in source.constants):
+        told = f"its parameters are {arguments} and {constants}, its description says {promised} and "
+        raise TritonCompileError(
+            source.name, "triton", told + str([name for name, _ in source.constants]),
+            str(inspect.signature(function)),
+        )
+    for argument in source.arguments:
+        function.__annotations__[argument.name] = type_name(argument)
+    return jit_function(function, noinline=jitted.noinline)
