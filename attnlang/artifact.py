@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 DTYPES = frozenset({"fp16", "bf16", "fp32", "fp64", "i1", "i8", "i32", "i64", "u8"})
 
@@ -60,3 +61,46 @@ class KernelSource:
             encoded = part.encode()
             state.update(len(encoded).to_bytes(8, "little") + encoded)
         return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel of a program: the attention it computes, and the queries of one of its programs."""
+
+    attention: str
+    rows: int
+    source: KernelSource
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a pattern became for one specialization: the tables evaluated before, the launches, and whether PyTorch
+    combines their results into the output. Empty `launches`: the pattern runs as dense PyTorch, for `reason`."""
+
+    tables: tuple[str, ...]
+    launches: tuple[Launch, ...]
+    combined: bool
+    reason: str = ""
+
+    def to_json(self) -> str:
+        """A text from which `from_json` makes the same program."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Program:
+        """The program of a text made by `to_json`."""
+        data = json.loads(text)
+        return Program(
+            tuple(data["tables"]),
+            tuple(Launch(item["attention"], item["rows"], _source(item["source"])) for item in data["launches"]),
+            data["combined"],
+            data["reason"],
+        )
+
+
+def _source(data: dict[str, Any]) -> KernelSource:
+    arguments = tuple(Argument(**item) for item in data["arguments"])
+    constants = tuple((name, value) for name, value in data["constants"])
+    return KernelSource(
+        data["language"], data["name"], data["text"], arguments, constants, data["warps"], data["stages"]
+    )

@@ -86,3 +86,631 @@ def nearest(name: str, candidates: list[str]) -> str | None:
 
     found = get_close_matches(name, candidates, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+# -------------------------------------------------------------------------------------------------------------
+# E1 reading and grammar
+# -------------------------------------------------------------------------------------------------------------
+
+
+class FileNotFound(Diagnostic):
+    code = "E101"
+    message = "there is no file '{file}'"
+
+
+class FileIsDirectory(Diagnostic):
+    code = "E102"
+    message = "'{file}' is a directory"
+    hint = "name one .attn file"
+
+
+class FileCannotBeRead(Diagnostic):
+    code = "E103"
+    message = "'{file}' cannot be read: {reason}"
+
+
+class FileTooLarge(Diagnostic):
+    code = "E104"
+    message = "'{file}' is larger than {limit:,} bytes"
+    hint = "a pattern is a page of text; is this the right file?"
+
+
+class FileIsEmpty(Diagnostic):
+    code = "E105"
+    message = "'{file}' is empty"
+    hint = "a file holds at least one pattern or def: 'attnlang new NAME' writes one to start from"
+
+
+class NotText(Diagnostic):
+    code = "E106"
+    message = "'{file}' is not a text in UTF-8: {reason} (line {line})"
+
+
+class ControlCharacter(Diagnostic):
+    code = "E107"
+    message = "control character {character}"
+    hint = "remove it"
+
+
+class BracketNeverClosed(Diagnostic):
+    code = "E108"
+    message = "'{bracket}' is never closed"
+    hint = "its partner is missing before the next statement"
+
+
+class BracketWithoutOpening(Diagnostic):
+    code = "E109"
+    message = "'{bracket}' closes nothing"
+    hint = "remove it, or open its partner before"
+
+
+class BracketDoesNotMatch(Diagnostic):
+    code = "E110"
+    message = "'{bracket}' does not close the '{opening}' before it"
+
+
+class StringNeverClosed(Diagnostic):
+    code = "E111"
+    message = "this string is never closed"
+    hint = 'end it with the " or """ it began with'
+
+
+class MixedIndentation(Diagnostic):
+    code = "E112"
+    message = "tabs and spaces are mixed in the indentation of this file"
+    hint = "indent with four spaces"
+
+
+class WrongIndentation(Diagnostic):
+    code = "E113"
+    message = "this line is indented {found} columns, the lines of its block {wanted}"
+    hint = "begin it in column {column}"
+
+
+class UnexpectedBlock(Diagnostic):
+    code = "E114"
+    message = "this line is indented, but the line above opens no block"
+    hint = "only 'pattern' and 'branch' have a block"
+
+
+class StatementOutsidePattern(Diagnostic):
+    code = "E115"
+    message = "'{keyword}' stands outside a pattern"
+    hint = "indent it below a line such as 'pattern name():'"
+
+
+class StatementInsidePattern(Diagnostic):
+    code = "E116"
+    message = "'{keyword}' stands inside a {block}"
+    hint = "'{keyword}' belongs at the left margin"
+
+
+class BranchInsideBranch(Diagnostic):
+    code = "E117"
+    message = "a branch stands inside another"
+    hint = "branches stand side by side; one reads another's result by its name"
+
+
+class NestedTooDeep(Diagnostic):
+    code = "E118"
+    message = "an expression is nested more than {limit} deep"
+    hint = "name its parts with 'let'; every operator of a chain such as a + b + c counts"
+
+
+class StatementTooLong(Diagnostic):
+    code = "E119"
+    message = "a statement of {length:,} characters, at most {limit:,} are read"
+    hint = "name its parts with 'let'"
+
+
+class NumberTooLong(Diagnostic):
+    code = "E120"
+    message = "a number of {digits:,} characters, at most {limit} are read"
+
+
+class NumberTooLarge(Diagnostic):
+    code = "E121"
+    message = "this number is too large"
+    hint = "an int fits into 64 bits, a float is below 1.8e308; 'inf' is infinity"
+
+
+class NameTooLong(Diagnostic):
+    code = "E122"
+    message = "a name of {length:,} characters, at most {limit} are read"
+
+
+class UnexpectedText(Diagnostic):
+    code = "E123"
+    message = "unexpected {found}"
+    hint = "expected {expected}"
+
+
+class UnknownStatement(Diagnostic):
+    code = "E124"
+    message = "no statement begins with '{word}'"
+    hint = "a line begins with one of {words}"
+
+
+class MissingColon(Diagnostic):
+    code = "E125"
+    message = "':' is missing at the end of this line"
+    hint = "write ':' here, the block follows"
+
+
+class SurplusMark(Diagnostic):
+    code = "E126"
+    message = "no '{found}' belongs after '{keyword}'"
+    hint = "remove it: '{keyword} expression'"
+
+
+class WrongOperator(Diagnostic):
+    code = "E127"
+    message = "'{found}' is no operator here"
+    hint = "write {wanted}"
+
+
+class WrongCharacter(Diagnostic):
+    code = "E128"
+    message = "the character '{found}' has no meaning here"
+    hint = "{advice}"
+
+
+class AssignmentWithoutLet(Diagnostic):
+    code = "E129"
+    message = "a definition begins with 'let'"
+    hint = "write 'let {target} = …'"
+
+
+class ForeignStatement(Diagnostic):
+    code = "E130"
+    message = "'{word}' is Python, not attnlang"
+    hint = "{advice}"
+
+
+class TextInExpression(Diagnostic):
+    code = "E131"
+    message = "text between quotes is no value"
+    hint = "strings are for docstrings and for import \"file.attn\""
+
+
+class DefinitionWithBlock(Diagnostic):
+    code = "E132"
+    message = "a def has no block: it names one expression"
+    hint = "write 'def name(parameters) = expression'"
+
+
+class LineBeginsWithOperator(Diagnostic):
+    code = "E133"
+    message = "a line cannot begin with '{operator}'"
+    hint = "put the whole expression into parentheses to go on over several lines"
+
+
+class ClauseTwice(Diagnostic):
+    code = "E134"
+    message = "'{clause}' stands twice in this statement"
+    hint = "join both with 'and' or 'or'"
+
+
+class KeywordBeforePositional(Diagnostic):
+    code = "E135"
+    message = "an argument without a name follows one with a name"
+    hint = "named arguments come last"
+
+
+class MisplacedDocstring(Diagnostic):
+    code = "E136"
+    message = "a docstring stands first in a pattern, and nowhere else"
+    hint = "write a comment: # …"
+
+
+class MethodCall(Diagnostic):
+    code = "E137"
+    message = "only functions are called, there are no methods"
+    hint = "{advice}"
+
+
+class MalformedNumber(Diagnostic):
+    code = "E138"
+    message = "'{found}' is neither a number nor a name"
+    hint = "a name does not begin with a digit, a number is written 16, 0.5 or 1e-6"
+
+
+class SliceInIndex(Diagnostic):
+    code = "E139"
+    message = "there are no slices: an index picks one element"
+    hint = "name the index, as in 'sum(x[i] for i in n)'"
+
+
+class NothingHere(Diagnostic):
+    code = "E140"
+    message = "'{keyword}' says nothing"
+    hint = "{advice}"
+
+
+class TooManyMistakes(Diagnostic):
+    code = "E141"
+    message = "more than {limit} mistakes, the others are not shown"
+    hint = "is this an .attn file?"
+
+
+class ImportOutside(Diagnostic):
+    code = "E142"
+    message = "the import '{path}' leads out of the folder of this file"
+    hint = "{advice}"
+
+
+class ImportCircle(Diagnostic):
+    code = "E143"
+    message = "imports go in a circle: {circle}"
+
+
+class ImportWithoutFolder(Diagnostic):
+    code = "E144"
+    message = "a text has no folder to import '{path}' from"
+    hint = "write it to a file and load that, or put the definitions into the text"
+
+
+class ImportTooDeep(Diagnostic):
+    code = "E145"
+    message = "imports are nested more than {limit} deep"
+
+
+class ImportClash(Diagnostic):
+    code = "E146"
+    message = "'{name}' is defined in '{first}' and again in '{second}'"
+    hint = "rename one of them"
+
+
+# ------------------------------------------------------- E2: names, types and axes (attnlang/elaborate)
+
+
+class NameTwice(Diagnostic):
+    code = "E201"
+    message = "'{name}' is declared twice"
+    hint = "it is already {first}"
+
+
+class NameTaken(Diagnostic):
+    code = "E202"
+    message = "'{name}' cannot be the name of {what}: it is {meaning}"
+    hint = "choose another name"
+
+
+class UnknownName(Diagnostic):
+    code = "E203"
+    message = "unknown name '{name}'"
+
+
+class UnknownFunction(Diagnostic):
+    code = "E204"
+    message = "unknown function '{name}'"
+
+
+class WrongArguments(Diagnostic):
+    code = "E205"
+    message = "'{name}' takes {expected}, here it gets {given}"
+
+
+class WrongType(Diagnostic):
+    code = "E206"
+    message = "{what} must be {expected}, this is {found}"
+
+
+class LengthsDisagree(Diagnostic):
+    code = "E207"
+    message = "vectors of different lengths: {left} and {right}"
+
+
+class WrongShape(Diagnostic):
+    code = "E208"
+    message = "{what} must be {expected}, this is {found}"
+
+
+class WrongIndexCount(Diagnostic):
+    code = "E209"
+    message = "'{name}' is indexed as {expected}, here it gets {given}"
+
+
+class WrongAxis(Diagnostic):
+    code = "E210"
+    message = "axis {number} of '{name}' is indexed by {expected}, not by {found}"
+
+
+class IndexNotHere(Diagnostic):
+    code = "E211"
+    message = "the index '{name}' has no value {place}"
+
+
+class UnknownAttribute(Diagnostic):
+    code = "E212"
+    message = "'{base}' has no '{name}'"
+
+
+class DependsOnItself(Diagnostic):
+    code = "E213"
+    message = "'{name}' depends on itself"
+    hint = "through {through}"
+
+
+class NoSuchPattern(Diagnostic):
+    code = "E214"
+    message = "{problem}"
+
+
+class SectionTwice(Diagnostic):
+    code = "E215"
+    message = "'{keyword}' stands twice in {place}"
+    hint = "the first is in line {line}"
+
+
+class SectionsDisagree(Diagnostic):
+    code = "E216"
+    message = "'{keyword}' has no place here: {reason}"
+
+
+class WrongDomain(Diagnostic):
+    code = "E217"
+    message = "'{name}' cannot go through {domain}"
+    hint = "{advice}"
+
+
+class OnlyInNormalizer(Diagnostic):
+    code = "E218"
+    message = "'{name}' has a value only in normalize and reweight"
+
+
+class WrongParameter(Diagnostic):
+    code = "E219"
+    message = "parameter '{name}': {problem}"
+
+
+class NotKnownAtCall(Diagnostic):
+    code = "E220"
+    message = "{what} must be known when the pattern is called, this depends on {found}"
+    hint = "only parameters, sizes and numbers may enter"
+
+
+class WrongBlocks(Diagnostic):
+    code = "E221"
+    message = "{problem}"
+
+
+class WrongGrid(Diagnostic):
+    code = "E222"
+    message = "{problem}"
+
+
+class WrongSelect(Diagnostic):
+    code = "E223"
+    message = "{problem}"
+
+
+class WrongBranch(Diagnostic):
+    code = "E224"
+    message = "{problem}"
+
+
+class WrongMerge(Diagnostic):
+    code = "E225"
+    message = "{problem}"
+
+
+class WrongRecurrence(Diagnostic):
+    code = "E226"
+    message = "{problem}"
+
+
+class WrongClaim(Diagnostic):
+    code = "E227"
+    message = "{problem}"
+
+
+class ExpandsTooFar(Diagnostic):
+    code = "E228"
+    message = "with its definitions written out this has more than {limit} operations"
+    hint = "name an intermediate result: 'let name[q] = …' is computed once"
+
+
+class WrongUse(Diagnostic):
+    code = "E229"
+    message = "'{name}' is {what}"
+
+
+class SectionMissing(Diagnostic):
+    code = "E230"
+    message = "{what} has no {keyword}"
+
+
+class ImportMissing(Diagnostic):
+    code = "E231"
+    message = "the import '{path}' was not found"
+
+
+class IndexOutOfRange(Diagnostic):
+    code = "E232"
+    message = "index {index} is outside axis {number} of '{name}', which has length {length}"
+    hint = "indices begin at 0"
+
+
+class UnusedSection(Diagnostic):
+    code = "E233"
+    message = "'{keyword}' belongs to no attention: the branches have their own sections"
+    hint = "put it into a branch, or use the unnamed attention as 'attention' in the output"
+
+
+class NotPositive(Diagnostic):
+    code = "E234"
+    message = "{what} must be at least {least}, this is {found}"
+
+
+# -------------------------------------------------------------------------------------------------------------
+# E26x Python functions
+# -------------------------------------------------------------------------------------------------------------
+
+
+class NoTruthValue(Diagnostic):
+    code = "E260"
+    message = "this is neither true nor false yet: the function is traced once, for every q and k at the same time"
+    hint = "write p.where(c, a, b) for 'if', & | ~ for 'and or not', (a <= x) & (x < b) for a chain"
+
+
+class NoNumberYet(Diagnostic):
+    code = "E261"
+    message = "this has no number yet: the function is traced before the pattern is called"
+    hint = "write p.exp, p.floor, p.int, … in place of Python's functions"
+
+
+class CannotBeTraced(Diagnostic):
+    code = "E262"
+    message = "a {kind} cannot be part of an expression"
+    hint = "expressions are made of what p gives, parameters, tensors, numbers and truth values"
+
+
+class CannotIterate(Diagnostic):
+    code = "E263"
+    message = "Python cannot run over this: it has no members until the pattern is called"
+    hint = "write p.sum(lambda m: ..., over=...) or p.sum(... for m in ...)"
+
+
+class MalformedReduction(Diagnostic):
+    code = "E264"
+    message = "a reduction {what}"
+    hint = "write p.sum(lambda m: ..., over=..., where=lambda m: ...)"
+
+
+class NotAFunction(Diagnostic):
+    code = "E265"
+    message = "only a name can be called"
+
+
+class WrongSignature(Diagnostic):
+    code = "E266"
+    message = "'{name}' {what}"
+
+
+class WrongAnnotation(Diagnostic):
+    code = "E267"
+    message = "the axis {axis} of a tensor cannot be read"
+    hint = "write Tensor[\"h\", \"2*reach - 1\", 3]: index names, numbers, and + - * // % ** in parameters"
+
+
+class ResultNotUsed(Diagnostic):
+    code = "E268"
+    message = "the result of '{name}' is not used, and p has no statement of that name"
+
+
+class WrongStatement(Diagnostic):
+    code = "E269"
+    message = "{what}"
+
+
+class WrongInside(Diagnostic):
+    code = "E235"
+    message = "'{name}' cannot be used like this: {problem}"
+
+
+# -------------------------------------------------------------------------------------------------------------
+# E3 the arguments of a call
+# -------------------------------------------------------------------------------------------------------------
+
+
+class UnknownArgument(Diagnostic):
+    code = "E301"
+    message = "{pattern} has no parameter or tensor '{name}'"
+
+
+class MissingArgument(Diagnostic):
+    code = "E302"
+    message = "{pattern} needs the {kind} '{name}'"
+
+
+class WrongArgumentType(Diagnostic):
+    code = "E303"
+    message = "{pattern}: '{name}' must be {expected}, this is {found}"
+
+
+class ParameterOutOfRange(Diagnostic):
+    code = "E304"
+    message = "{pattern}: '{name}' must be {bounds}, this is {value}"
+
+
+class WrongRank(Diagnostic):
+    code = "E305"
+    message = "{pattern}: '{name}' must have the axes {axes}, this has the shape {shape}"
+
+
+class WrongLength(Diagnostic):
+    code = "E306"
+    message = "{pattern}: axis '{axis}' of '{name}' must have length {expected}, this has {found}"
+
+
+class WrongElements(Diagnostic):
+    code = "E307"
+    message = "{pattern}: '{name}' must hold {expected}, this holds {found}"
+
+
+class WrongDevice(Diagnostic):
+    code = "E308"
+    message = "{pattern}: the tensors of a call must be on one device: {found}"
+    hint = "move them with .to(device)"
+
+
+class SizesDisagree(Diagnostic):
+    code = "E309"
+    message = "{pattern}: {what} of {first} and {second} must be equal, they are {left} and {right}"
+
+
+class SizeIsZero(Diagnostic):
+    code = "E310"
+    message = "{pattern}: {what} must be at least 1, this is {found}"
+
+
+class RequirementFails(Diagnostic):
+    code = "E311"
+    message = "{pattern} requires {written}"
+    hint = "here {values}"
+
+
+class PositionOutside(Diagnostic):
+    code = "E312"
+    message = "{pattern} reads axis '{axis}' of '{name}' at {place}, which are {low} … {high}, but it has length {length}"
+    hint = "{advice}"
+
+
+class NotOneSoftmax(Diagnostic):
+    code = "E313"
+    message = "{pattern} has no {what}: {reason}"
+    hint = "call it without {argument}=True"
+
+
+class NoValues(Diagnostic):
+    code = "E314"
+    message = "{pattern}: '{name}' {problem}"
+
+
+class UnknownDType(Diagnostic):
+    code = "E315"
+    message = "{pattern}: no kernel computes in {dtype}"
+    hint = "there are {dtypes}"
+
+
+# -------------------------------------------------------------------------------------------------------------
+# E5 the machine
+# -------------------------------------------------------------------------------------------------------------
+
+
+class WrongDeviceForTarget(Diagnostic):
+    code = "E503"
+    message = "target '{target}' runs on {wanted}, these tensors are on {found}"
+    hint = "{advice}"
+
+
+class TargetWithoutKernels(Diagnostic):
+    code = "E504"
+    message = "there are no kernels for target '{target}' yet"
+    hint = 'target="eager" computes the same with PyTorch, on any device'
+
+
+class CannotDump(Diagnostic):
+    code = "E505"
+    message = "ATTNLANG_DUMP: '{file}' cannot be written: {reason}"

@@ -49,8 +49,8 @@ _PIECES = re.compile(
 _STATEMENT_AHEAD = re.compile(
     rf"[ \t]*(?:{'|'.join(STATEMENT_WORDS)})[ ]+(?!(?:if|else|and|or|mod|for|in)\b)[A-Za-z_0-9]"
 )
-_LONG_NUMBER = re.compile(rf"(?<![A-Za-z_0-9])[0-9][0-9_.]{{{MAX_DIGITS},}}")
-_LONG_NAME = re.compile(rf"[A-Za-z_][A-Za-z_0-9]{{{MAX_NAME},}}")
+_LONG_NUMBER = re.compile(rf"(?<![A-Za-z_0-9])[0-9][0-9_.eE]{{{MAX_DIGITS},}}")
+_LONG_NAME = re.compile(rf"(?<![A-Za-z_0-9])[A-Za-z_][A-Za-z_0-9]{{{MAX_NAME},}}")
 _PARTNER = {")": "(", "]": "[", "}": "{"}
 
 
@@ -142,7 +142,9 @@ class _Splitter:
         self.line = line
         if margin and not self.indentation:
             self.indentation = margin[0]
-        if margin.strip(self.indentation) and not any(isinstance(m, MixedIndentation) for m in self.layout.mistakes):
+        if margin.strip(self.indentation) and not any(
+            isinstance(m, MixedIndentation) for m in self.layout.mistakes
+        ):
             self.layout.mistakes.append(MixedIndentation(Span(self.source, start - len(margin), start)))
         return line
 
@@ -175,7 +177,7 @@ class _Splitter:
             self.report(line, BracketDoesNotMatch(span, bracket=character, opening=opening))
 
     def check_nesting(self, line: LogicalLine, at: int) -> None:
-        if len(self.brackets) > MAX_NESTING:
+        if len(self.brackets) > MAX_NESTING and not line.broken:
             self.report(line, NestedTooDeep(Span(self.source, at, at + 1), limit=MAX_NESTING))
 
     def finish_line(self) -> None:

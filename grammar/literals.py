@@ -33,4 +33,4 @@ def clean(doc: str) -> str:
         lines.pop()
     while lines and not lines[0]:
         lines.pop(0)
-    return "\n".join(lines)
+    return "\n".join(lines).lstrip()

@@ -43,7 +43,9 @@ def read_source(path: str | Path) -> Source:
     if not data.strip():
         raise FileIsEmpty(file=name)
     if b"\x00" in data:
-        raise NotText(file=name, reason="it has a zero byte", line=data[: data.index(b"\x00")].count(b"\n") + 1)
+        raise NotText(
+            file=name, reason="it has a zero byte", line=data[: data.index(b"\x00")].count(b"\n") + 1
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -53,7 +55,10 @@ def read_source(path: str | Path) -> Source:
 
 
 def tidy(source: Source) -> Source:
-    """The same source without a byte order mark and with `\\n` line ends; raises on too much text and on control characters."""
+    """The same source without a byte order mark and with `\\n` line ends.
+
+    Raises a Diagnostic on more than MAX_FILE characters and on control characters.
+    """
     text = source.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if len(text) > MAX_FILE:
         raise FileTooLarge(file=source.name, limit=MAX_FILE)

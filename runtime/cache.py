@@ -87,6 +87,7 @@ class Cache:
         self._warn = warn
         self._lock_seconds = lock_seconds
         self._writable = limit_bytes > 0
+        self._credit = 0
         self._memory = Memory(memory_bytes)
         self._turns = Turns(lock_seconds)
         _alive.add(self)
@@ -155,15 +156,22 @@ class Cache:
         return self._prune(frozenset())
 
     def _prune(self, kept: frozenset[str]) -> int:
+        """Bring the directory within its limit, then allow this process a quarter of the room that is left
+        before it walks over the directory again: other processes may be filling it too."""
         kept |= self._turns.keys()
         self._store.sweep()
         found = sorted(self._store.walk(), key=lambda item: (item.last_use, item.key))
         total, freed = sum(item.bytes for item in found), 0
         for item in found:
-            if total - freed <= self._limit_bytes:
+            if total <= self._limit_bytes:
                 break
-            if item.key not in kept and remove_entry(item.path):
-                freed += item.bytes
+            if item.key in kept:
+                continue
+            removed = remove_entry(item.path)
+            freed += item.bytes if removed else 0
+            if removed or not item.path.exists():  # gone by another process' hand is gone as well
+                total -= item.bytes
+        self._credit = (self._limit_bytes - total) // 4
         return freed
 
     def _from_memory(self, key: str) -> Entry | None:
@@ -254,7 +262,9 @@ class Cache:
         except OSError as error:
             self._stop_writing(error)
             return None
-        self._prune(frozenset((entry.key,)))
+        self._credit -= size
+        if self._credit < 0:
+            self._prune(frozenset((entry.key,)))
         return path
 
     def _stop_writing(self, error: OSError) -> None:

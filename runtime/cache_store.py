@@ -80,28 +80,42 @@ class Store:
 
         Damaged: something is missing, altered or not a plain file.
         """
-        path = self.path_of(key)
+        for _ in range(8):
+            identity = self._identity(key)
+            if identity is None:
+                return None
+            try:
+                return self._read(key)
+            except Damaged:
+                if self._identity(key) == identity:
+                    raise
+        return None  # each time it was replaced or evicted by another process while it was read here
+
+    def _identity(self, key: str) -> tuple[int, int] | None:
+        """What changes when another directory takes the entry's place; None when there is none."""
         try:
             self._check_private()
-            kind = os.lstat(path).st_mode
+            status = os.lstat(self.path_of(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if not stat.S_ISDIR(kind):
-            raise Damaged("the entry is not a directory")
+        return status.st_ino, status.st_mtime_ns
+
+    def _read(self, key: str) -> tuple[dict[str, bytes], dict[str, JSON]]:
+        path = self.path_of(key)
+        if path.is_symlink():
+            raise Damaged("the entry is a link")
         try:
             digests, note = parse_manifest(key, read_plain_file(path / MANIFEST, MANIFEST_LIMIT))
             return {name: _read_checked(path / name, *digests[name]) for name in digests}, note
         except FileNotFoundError as error:
-            if not path.exists():  # evicted by another process while it was read here
-                return None
             raise Damaged(f"{Path(error.filename).name} is missing") from error
 
     def write(self, key: str, files: Mapping[str, bytes], manifest: bytes) -> Path:
         """Put an entry in place, instead of an older one if there is one; its directory."""
-        try:
-            return self._write(key, files, manifest)
-        except FileNotFoundError:  # the store was cleared while it was written to
-            return self._write(key, files, manifest)
+        for _ in range(7):
+            with suppress(FileNotFoundError):  # the store was cleared while it was written to
+                return self._write(key, files, manifest)
+        return self._write(key, files, manifest)
 
     def _write(self, key: str, files: Mapping[str, bytes], manifest: bytes) -> Path:
         final = self.path_of(key)
@@ -109,8 +123,8 @@ class Store:
         aside = Path(tempfile.mkdtemp(prefix=f".writing-{key[:8]}-", dir=final.parent))
         try:
             for name, content in files.items():
-                _create(aside / name, content)
-            _create(aside / MANIFEST, manifest)
+                create_file(aside / name, content)
+            create_file(aside / MANIFEST, manifest)
             _move_into_place(aside, final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -141,9 +155,10 @@ class Store:
         now = time.time()
         for shard in self._shards():
             for path in _children(shard):
-                stale = path.name.startswith(".writing-") and abs(now - _changed(path, now)) >= older_than
-                if stale or path.name.startswith(".trash-"):
+                if path.name.startswith(".trash-"):
                     _remove(path)
+                elif path.name.startswith(".writing-") and abs(now - _changed(path, now)) >= older_than:
+                    remove_entry(path)  # by a rename: its writer may be about to rename it, too
         for version in self._versions():
             for path in _children(version / "locks"):
                 if path.suffix == ".lock" and abs(now - _changed(path, now)) >= older_than:
@@ -223,7 +238,8 @@ def _read_checked(path: Path, size: int, digest: str) -> bytes:
     return content
 
 
-def _create(path: Path, content: bytes) -> None:
+def create_file(path: Path, content: bytes) -> None:
+    """Write a new file that only this user may read."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(handle, "wb") as stream:
         stream.write(content)
@@ -261,9 +277,11 @@ def _changed(path: Path, otherwise: float) -> float:
 def _size_and_use(path: Path) -> tuple[int, float]:
     """Bytes in the entry, and when it was last used: 0.0, longer ago than any, where there is no manifest."""
     size, last_use = 0, 0.0
-    for file in _children(path):
-        with suppress(OSError):
-            status = os.lstat(file)
+    if path.is_symlink():
+        return size, last_use
+    with suppress(OSError), os.scandir(path) as files:
+        for file in files:
+            status = file.stat(follow_symlinks=False)
             size += status.st_size
             if file.name == MANIFEST:
                 last_use = status.st_mtime

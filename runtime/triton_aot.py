@@ -111,12 +111,23 @@ def aot_compile(
         code = read_amd(text)
         ctas = amd_ctas(text, warps, shared, machine.shared_per_sm_bytes)
     return AotKernel(
-        name=source.name, target=target, ptx=text, cubin=binary, ttgir=str(compiled.asm["ttgir"]),
-        registers=code.registers, spill_stores_bytes=code.spill_stores_bytes,
-        spill_loads_bytes=code.spill_loads_bytes, stack_bytes=code.stack_bytes, shared_bytes=shared,
-        shared_limit_bytes=machine.shared_limit_bytes, warps=warps, wgmma_count=code.wgmma_count,
-        mma_count=code.mma_count, wgmma_serialized=code.wgmma_serialized,
-        hot_loop_spills=code.hot_loop_spills, ctas_per_sm=ctas,
+        name=source.name,
+        target=target,
+        ptx=text,
+        cubin=binary,
+        ttgir=str(compiled.asm["ttgir"]),
+        registers=code.registers,
+        spill_stores_bytes=code.spill_stores_bytes,
+        spill_loads_bytes=code.spill_loads_bytes,
+        stack_bytes=code.stack_bytes,
+        shared_bytes=shared,
+        shared_limit_bytes=machine.shared_limit_bytes,
+        warps=warps,
+        wgmma_count=code.wgmma_count,
+        mma_count=code.mma_count,
+        wgmma_serialized=code.wgmma_serialized,
+        hot_loop_spills=code.hot_loop_spills,
+        ctas_per_sm=ctas,
     )
 
 
@@ -149,7 +160,8 @@ def _read_cubin(kernel: str, target: str, architecture: int, ptx: str, cubin: by
     assembler = tool("ptxas-blackwell" if architecture >= 100 else "ptxas")
     extra = ["--regAllocOptLevel=2"] if triton_version() >= (3, 7) else []
     with tempfile.TemporaryDirectory(prefix="attnlang-aot-") as folder:
-        text, binary, scratch = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin"), Path(folder, "log.cubin")
+        text, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        scratch = Path(folder, "scratch.cubin")
         text.write_text(ptx)
         binary.write_bytes(cubin)
         gpu = f"sm_{architecture}{'a' if architecture >= 90 else ''}"

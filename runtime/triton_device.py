@@ -1,4 +1,4 @@
-"""Triton functions rewritten into plain Python that the interpreter can run as the compiler would mean them."""
+"""Triton functions as plain Python for the interpreter, meaning what the compiler takes them to mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .triton_errors import require
 
 tl: Any = numbers.tl
 builder = numbers.MendedBuilder()
-semantic: Any = require("triton.language.semantic").TritonSemantic(builder)
+semantic: Any = numbers.MendedSemantic(builder)
 _jit_function: Any = require("triton.runtime.jit").JITFunction
 _namespaces: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
 _functions: dict[int, tuple[Any, DeviceFunction]] = {}
@@ -48,6 +48,23 @@ def device_function(jitted: Any) -> DeviceFunction:
     return _functions[id(jitted)][1]
 
 
+def bound(member: Callable[..., Any]) -> Callable[..., Any]:
+    """A builtin of the language with the interpreter as its `_semantic`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        kwargs["_semantic"] = semantic
+        return member(*args, **kwargs)
+
+    return call
+
+
+def interpreted(member: Any) -> Any:
+    """What stands for a name of a Triton module during a launch; the same object where nothing changes."""
+    if isinstance(member, _jit_function):
+        return device_function(member)
+    return bound(member) if tl.core.is_builtin(member) else member
+
+
 def typed_range(first: Any, second: Any = None, step: Any = 1, **_: Any) -> Iterator[Any]:
     """`range` and `tl.range`: the loop variable is an integer tensor, as in a compiled kernel."""
     start, stop = (0, first) if second is None else (first, second)
@@ -61,8 +78,7 @@ def typed_range(first: Any, second: Any = None, step: Any = 1, **_: Any) -> Iter
 def to_tensor(value: Any) -> Any:
     """What an assignment does in a kernel: numbers become scalar tensors, in tuples too."""
     if type(value) is tuple:
-        parts: tuple[Any, ...] = value
-        return tuple(to_tensor(part) for part in parts)
+        return tuple(to_tensor(part) for part in cast("tuple[Any, ...]", value))
     return semantic.to_tensor(value, False)
 
 
@@ -117,16 +133,21 @@ def _rewrite(function: Any) -> Callable[..., Any]:
     return made[definition.name]
 
 
+def _minimum(left: Any, right: Any) -> Any:
+    return tl.minimum(left, right)
+
+
+def _maximum(left: Any, right: Any) -> Any:
+    return tl.maximum(left, right)
+
+
 def _namespace(module: dict[str, Any]) -> dict[str, Any]:
     """A private copy of a module's globals in which every JIT function is its rewritten self."""
     if id(module) not in _namespaces:
-        copy = {
-            name: device_function(value) if isinstance(value, _jit_function) else value
-            for name, value in module.items()
-        }
+        copy = {name: interpreted(value) for name, value in module.items()}
         copy |= {"_to_tensor": to_tensor, "_condition": condition}
         copy.setdefault("range", typed_range)
-        copy.setdefault("min", lambda *args: tl.minimum(*args))
-        copy.setdefault("max", lambda *args: tl.maximum(*args))
+        copy.setdefault("min", _minimum)
+        copy.setdefault("max", _maximum)
         _namespaces[id(module)] = (module, copy)
     return _namespaces[id(module)][1]

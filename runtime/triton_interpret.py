@@ -9,7 +9,7 @@ turns with each other and with compilations.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,15 +19,14 @@ import torch
 from attnlang.artifact import Argument, KernelSource
 
 from . import triton_numbers as numbers
-from .triton_device import builder, device_function, semantic, typed_range
-from .triton_errors import TritonCompileError, TritonLaunchError, first_line, require
+from .triton_device import builder, device_function, interpreted, typed_range
+from .triton_errors import TritonCompileError, TritonLaunchError, first_line
 from .triton_load import file_name, line_of, load, type_name
 from .triton_lock import TRITON
 
 Progress = Callable[[int, int], None]
 
 tl: Any = numbers.tl
-_jit_function: Any = require("triton.runtime.jit").JITFunction
 _missing = object()
 
 
@@ -51,7 +50,8 @@ def interpret(
     entry = load(source)
     with TRITON.exclusive():
         function = device_function(entry).fn
-        builder.memory = numbers.Memory([_extent(v) for v in arguments.values() if isinstance(v, torch.Tensor)])
+        tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
+        builder.memory = numbers.Memory([_extent(tensor) for tensor in tensors])
         values: dict[str, Any] = dict(source.constants)
         values |= {argument.name: _value(argument, arguments[argument.name]) for argument in source.arguments}
         builder.set_grid_dim(*grid)
@@ -118,21 +118,22 @@ def _value(argument: Argument, value: torch.Tensor | int | float) -> Any:
 
 
 @contextmanager
-def _interpreting() -> Iterator[None]:
+def _interpreting() -> Generator[None]:
     """Binds the builtins of `triton.language` to the interpreter and restores every one of them."""
     changes: list[tuple[Any, str, Any]] = []
 
     def change(owner: Any, name: str, value: Any) -> None:
-        changes.append((owner, name, vars(owner).get(name, _missing)))
+        changes.append((owner, name, owner.__dict__.get(name, _missing)))
         setattr(owner, name, value)
 
     try:
-        for owner in (tl, tl.core, tl.math, tl.standard, tl.random, tl.tensor, tl.core.tensor_descriptor_base):
-            for name, member in list(vars(owner).items()):
-                if tl.core.is_builtin(member):
-                    change(owner, name, _bound(member))
-                elif isinstance(member, _jit_function):
-                    change(owner, name, device_function(member))
+        modules = (tl, tl.core, tl.math, tl.standard, tl.random)
+        for owner in (*modules, tl.tensor, tl.core.tensor_descriptor_base):
+            members: dict[str, Any] = dict(owner.__dict__)
+            for name, member in members.items():
+                replacement = interpreted(member)
+                if replacement is not member:
+                    change(owner, name, replacement)
         scope = _ChangeScope(change)
         numbers.upstream._patch_lang_tensor(tl.tensor, scope)
         for module in (tl, tl.core):
@@ -155,16 +156,6 @@ class _ChangeScope:
 
     def __init__(self, change: Callable[[Any, str, Any], None]) -> None:
         self.set_attr = change
-
-
-def _bound(member: Callable[..., Any]) -> Callable[..., Any]:
-    """A builtin of the language with the interpreter as its `_semantic`."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        kwargs["_semantic"] = semantic
-        return member(*args, **kwargs)
-
-    return call
 
 
 def _index(tensor: Any) -> int:

@@ -11,7 +11,8 @@ from attnlang.artifact import Argument, KernelSource
 
 from .triton_errors import TritonLaunchError, compile_error, first_line, require
 from .triton_home import ensure_cache
-from .triton_interpret import Progress, interpret as run_interpreted
+from .triton_interpret import Progress
+from .triton_interpret import interpret as run_interpreted
 from .triton_load import load
 from .triton_lock import TRITON
 
@@ -77,9 +78,10 @@ def _checked(source: KernelSource, argument: Argument, arguments: Arguments) -> 
             return float(value)
         told = f"{value!r}" if isinstance(value, (int, float)) else type(value).__name__
         wanted = f"a number of type {argument.dtype}"
-    missing = argument.name not in arguments
-    reason = f"its argument {argument.name} must be {wanted}, " + ("but is missing" if missing else f"not {told}")
-    raise TritonLaunchError(kernel=source.name, reason=reason)
+    found = f"not {told}" if argument.name in arguments else "but is missing"
+    raise TritonLaunchError(
+        kernel=source.name, reason=f"its argument {argument.name} must be {wanted}, {found}"
+    )
 
 
 def _launch_compiled(source: KernelSource, grid: tuple[int, int, int], arguments: Arguments) -> None:
@@ -90,7 +92,6 @@ def _launch_compiled(source: KernelSource, grid: tuple[int, int, int], arguments
             raise TritonLaunchError(kernel=source.name, reason=reason)
     function = load(source)
     resources: Any = require("triton.runtime.errors").OutOfResources
-    compilation: Any = require("triton.errors").TritonError
     values = {**arguments, **dict(source.constants), "num_warps": source.warps, "num_stages": source.stages}
     ensure_cache()
     with torch.cuda.device(device), TRITON.shared():
@@ -98,17 +99,15 @@ def _launch_compiled(source: KernelSource, grid: tuple[int, int, int], arguments
             function[grid](**values)
         except resources as error:
             raise TritonLaunchError(kernel=source.name, reason=first_line(error)) from error
-        except (compilation, RuntimeError) as error:
+        except Exception as error:
             raise compile_error(source.name, str(device), error) from error
 
 
 def _device(source: KernelSource, arguments: Arguments) -> torch.device:
     """The one CUDA device that holds all tensors."""
     devices = {value.device for value in arguments.values() if isinstance(value, torch.Tensor)}
-    told = ", ".join(sorted(str(device) for device in devices)) or "no device"
-    if len(devices) != 1:
-        raise TritonLaunchError(kernel=source.name, reason=f"its tensors must be on one device, not on {told}")
-    device = devices.pop()
-    if device.type != "cuda":
-        raise TritonLaunchError(kernel=source.name, reason=f"its tensors must be on a CUDA device, not on {told}")
-    return device
+    if len(devices) == 1 and next(iter(devices)).type == "cuda":
+        return devices.pop()
+    told = ", ".join(sorted(str(device) for device in devices)) or "none"
+    reason = f"its tensors must be on one CUDA device, they are on {told}"
+    raise TritonLaunchError(kernel=source.name, reason=reason)

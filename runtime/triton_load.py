@@ -84,7 +84,9 @@ def _typed(source: KernelSource, entry: Any) -> Any:
     if arguments != promised or sorted(constants) != sorted(name for name, _ in source.constants):
         told = f"its parameters are {arguments} and {constants}, its description says {promised} and "
         raise TritonCompileError(
-            source.name, "triton", told + str([name for name, _ in source.constants]),
+            source.name,
+            "triton",
+            told + str([name for name, _ in source.constants]),
             str(inspect.signature(function)),
         )
     for argument in source.arguments:

@@ -6,7 +6,7 @@ thread must not see that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Condition, RLock, get_ident
 
@@ -24,7 +24,7 @@ class SharedLock:
         self._waiting = 0
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared(self) -> Generator[None]:
         """Beside other shared holders. A thread that already holds it enters again at once."""
         me = get_ident()
         with self._changed:
@@ -41,7 +41,7 @@ class SharedLock:
                 self._changed.notify_all()
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Generator[None]:
         """Alone."""
         with self._changed:
             self._waiting += 1

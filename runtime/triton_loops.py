@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 _SASS = re.compile(r"^\s*/\*([0-9a-f]+)\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
+_CONDITION = re.compile(r"\bU?P\d")
 _AMD_LABEL = re.compile(r"^(\.L\w+):")
 _AMD = re.compile(r"^\s+([a-z][\w]*)(?:\s+([^;]*))?")
 
@@ -30,12 +31,15 @@ def sass_instructions(sass: str) -> list[Instruction]:
     index = {int(row[1], 16): place for place, row in enumerate(rows)}
     result: list[Instruction] = []
     for row in rows:
-        opcode, predicated = row[3], row[2] is not None
-        address = re.findall(r"0x([0-9a-f]+)", row[4]) if opcode.split(".")[0] == "BRA" else []
+        opcode, _, kind = row[3].partition(".")
+        address = re.findall(r"0x([0-9a-f]+)", row[4]) if opcode == "BRA" else []
         target = index.get(int(address[-1], 16)) if address else None
-        conditional = predicated or bool(re.search(r"\bU?P\d", row[4]))
-        leaves = opcode.split(".")[0] in ("BRA", "EXIT", "RET", "BRX", "KILL")
-        result.append(Instruction(opcode, target, not leaves or conditional))
+        # BRA.U, BRA.DIV and their kind carry their condition in the operands
+        conditional = (
+            row[2] is not None or (opcode == "BRA" and bool(kind)) or bool(_CONDITION.search(row[4]))
+        )
+        leaves = opcode in ("BRA", "EXIT", "RET", "BRX", "KILL")
+        result.append(Instruction(row[3], target, not leaves or conditional))
     return result
 
 
@@ -69,9 +73,7 @@ def innermost_loops(code: list[Instruction]) -> list[list[Instruction]]:
             if header in dominators.get(block, set()):
                 bodies.setdefault(header, {header}).update(_body(successors, header, block))
     inner = [body for head, body in bodies.items() if not any(o in body for o in bodies if o != head)]
-    return [
-        [code[place] for block in sorted(body) for place in range(*blocks[block])] for body in inner
-    ]
+    return [[code[place] for block in sorted(body) for place in range(*blocks[block])] for body in inner]
 
 
 def _blocks(code: list[Instruction]) -> list[tuple[int, int]]:
@@ -89,7 +91,7 @@ def _blocks(code: list[Instruction]) -> list[tuple[int, int]]:
 def _successors(code: list[Instruction], blocks: list[tuple[int, int]]) -> list[list[int]]:
     number = {start: block for block, (start, _) in enumerate(blocks)}
     result: list[list[int]] = []
-    for start, end in blocks:
+    for _, end in blocks:
         last = code[end - 1]
         reached = [number[end]] if last.falls and end in number else []
         if last.target is not None and last.target in number:
@@ -119,7 +121,8 @@ def _dominators(successors: list[list[int]]) -> dict[int, set[int]]:
     while changed:
         changed = False
         for block in order[1:]:
-            common = set.intersection(*(dominators[before] for before in predecessors[block])) | {block}
+            common = set(order).intersection(*(dominators[before] for before in predecessors[block]))
+            common.add(block)
             if common != dominators[block]:
                 dominators[block], changed = common, True
     return dominators

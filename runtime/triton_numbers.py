@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ tl: Any = require("triton.language")
 upstream: Any = require("triton.runtime.interpreter")
 TensorHandle: Any = upstream.TensorHandle
 InterpreterBuilder: Any = upstream.InterpreterBuilder
+TritonSemantic: Any = require("triton.language.semantic").TritonSemantic
 
 
 def bf16_to_fp32(raw: Array) -> Array:
@@ -74,42 +75,50 @@ class Memory:
         if not wanted.size:
             return
         place = np.searchsorted(self._starts, wanted, side="right") - 1
-        inside = (place >= 0) & (wanted + np.uint64(width) <= self._ends[np.maximum(place, 0)]) \
-            if self._starts.size else np.zeros(wanted.shape, dtype=bool)
+        inside = (
+            (place >= 0) & (wanted + np.uint64(width) <= self._ends[np.maximum(place, 0)])
+            if self._starts.size
+            else np.zeros(wanted.shape, dtype=bool)
+        )
         if not inside.all():
             count = int(wanted.size - np.count_nonzero(inside))
             raise IndexError(f"{action} outside of every argument at {count} of {wanted.size} addresses")
 
 
 class MendedBuilder(InterpreterBuilder):
-    """The interpreter's operations. `memory` holds the arguments of the launch that runs at the moment."""
+    """The interpreter's operations. `memory` holds the arguments of the launch that runs at the moment;
+    `undefined` is set while a load has a mask but no value for what is masked."""
 
     memory: Memory
+    undefined: bool
 
     def __init__(self) -> None:
-        super().__init__()
+        InterpreterBuilder.__init__(self)
         self.memory = Memory([])
+        self.undefined = False
         self.options: Any = replace(self.options, sanitize_overflow=False)
         self.codegen_fns["min_dot_size"] = _min_dot_size
 
     def get_bf16(self, value: float) -> Any:
         return narrow(np.array([value], dtype=np.float32), tl.bfloat16)
 
-    def create_masked_load(self, ptrs: Any, mask: Any, *rest: Any) -> Any:
+    def create_masked_load(self, ptrs: Any, mask: Any, other: Any, *rest: Any) -> Any:
         self.memory.check("load", ptrs.data, mask.data, _byte_width(ptrs))
-        return super().create_masked_load(ptrs, mask, *rest)
+        if self.undefined:
+            other = _poison(ptrs)
+        return InterpreterBuilder.create_masked_load(self, ptrs, mask, other, *rest)
 
     def create_masked_store(self, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
         self.memory.check("store", ptrs.data, mask.data, _byte_width(ptrs))
-        return super().create_masked_store(ptrs, value, mask, *rest)
+        return InterpreterBuilder.create_masked_store(self, ptrs, value, mask, *rest)
 
     def create_atomic_rmw(self, rmwOp: Any, ptr: Any, val: Any, mask: Any, sem: Any, scope: Any) -> Any:
         self.memory.check("atomic update", ptr.data, mask.data, _byte_width(ptr))
-        return super().create_atomic_rmw(rmwOp, ptr, val, mask, sem, scope)
+        return InterpreterBuilder.create_atomic_rmw(self, rmwOp, ptr, val, mask, sem, scope)
 
     def create_atomic_cas(self, ptr: Any, cmp: Any, val: Any, sem: Any, scope: Any) -> Any:
         self.memory.check("atomic update", ptr.data, np.array(True), _byte_width(ptr))
-        return super().create_atomic_cas(ptr, cmp, val, sem, scope)
+        return InterpreterBuilder.create_atomic_cas(self, ptr, cmp, val, sem, scope)
 
     def cast_impl(self, src: Any, dst_type: Any) -> Any:
         source = widen(src)
@@ -117,7 +126,7 @@ class MendedBuilder(InterpreterBuilder):
             return narrow(source.data.astype(np.float32), dst_type)
         if source.dtype.scalar.is_floating() and dst_type.scalar in (tl.int32, tl.int64):
             return TensorHandle(_saturate(source.data, upstream._get_np_dtype(dst_type)), dst_type.scalar)
-        return super().cast_impl(source, dst_type)
+        return InterpreterBuilder.cast_impl(self, source, dst_type)
 
     def create_fp_to_fp(self, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
         nearest = rounding_mode is None or rounding_mode == upstream._ir.ROUNDING_MODE.RTNE
@@ -125,12 +134,12 @@ class MendedBuilder(InterpreterBuilder):
         if nearest and standard:
             return self.cast_impl(src, dst_type)
         if dst_type.scalar == tl.bfloat16 and not standard:
-            return narrow(super().create_fp_to_fp(src, tl.float32, None).data, dst_type)
-        return super().create_fp_to_fp(widen(src), dst_type, rounding_mode)
+            return narrow(InterpreterBuilder.create_fp_to_fp(self, src, tl.float32, None).data, dst_type)
+        return InterpreterBuilder.create_fp_to_fp(self, widen(src), dst_type, rounding_mode)
 
     def binary_op(self, lhs: Any, rhs: Any, op: Operation) -> Any:
         if lhs.dtype.scalar != tl.bfloat16:
-            return super().binary_op(lhs, rhs, op)
+            return InterpreterBuilder.binary_op(self, lhs, rhs, op)
         return narrow(op(widen(lhs).data, widen(rhs).data), lhs.dtype)
 
     def unary_op(self, arg: Any, op: Operation) -> Any:
@@ -156,10 +165,22 @@ class MendedBuilder(InterpreterBuilder):
 
     def create_dot(self, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
         if any(_is_fp8(operand.dtype) for operand in (a, b)):
-            return super().create_dot(a, b, d, input_precision, max_num_imprecise_acc)
+            return InterpreterBuilder.create_dot(self, a, b, d, input_precision, max_num_imprecise_acc)
         work = _accumulator(d.data.dtype)
         product = np.matmul(widen(a).data.astype(work), widen(b).data.astype(work))
         return TensorHandle((product + d.data).astype(d.data.dtype), d.dtype.scalar)
+
+
+class MendedSemantic(TritonSemantic):
+    """Notes which loads leave their masked elements undefined: those get NaN or the most negative integer
+    here, so that a kernel that uses them is found out."""
+
+    def load(self, ptr: Any, mask: Any, other: Any, *rest: Any) -> Any:
+        self.builder.undefined = mask is not None and other is None
+        try:
+            return TritonSemantic.load(self, ptr, mask, other, *rest)
+        finally:
+            self.builder.undefined = False
 
 
 def reduce(value: Any, axis: int | None, combine: Any, keep_dims: bool = False, **_: Any) -> Any:
@@ -182,19 +203,21 @@ def scan(value: Any, axis: int, combine: Any, reverse: bool = False, **_: Any) -
 
 def _widened(value: Any) -> tuple[Any, tuple[Any, ...]]:
     """The tensors with bf16 as fp32, and the dtypes they had."""
-    parts: tuple[Any, ...] = tuple(value) if isinstance(value, tuple) else (value,)
+    single = not isinstance(value, tuple)
+    parts: tuple[Any, ...] = (value,) if single else tuple(cast("tuple[Any, ...]", value))
     wide = tuple(part.to(tl.float32) if part.dtype == tl.bfloat16 else part for part in parts)
-    return (wide if isinstance(value, tuple) else wide[0]), tuple(part.dtype for part in parts)
+    return (wide[0] if single else wide), tuple(part.dtype for part in parts)
 
 
 def _restored(result: Any, dtypes: tuple[Any, ...]) -> Any:
     """bf16 again where it was bf16."""
+
     def back(part: Any, dtype: Any) -> Any:
         return part.to(tl.bfloat16) if dtype == tl.bfloat16 else part
 
     if not isinstance(result, tuple):
         return back(result, dtypes[0])
-    parts: tuple[Any, ...] = result
+    parts = cast("tuple[Any, ...]", result)
     return tuple(back(part, dtype) for part, dtype in zip(parts, dtypes, strict=True))
 
 
@@ -210,6 +233,20 @@ def _saturate(values: Array, dtype: Any) -> Array:
     inside = np.clip(numbers, float(bounds.min), np.nextafter(float(bounds.max) + 1.0, 0.0))
     whole = inside.astype(dtype)
     return np.where(numbers >= float(bounds.max) + 1.0, dtype.type(bounds.max), whole)
+
+
+def _poison(pointers: Any) -> Any:
+    """What stands for undefined values: NaN, the most negative integer, the largest unsigned one."""
+    dtype = pointers.get_element_ty()
+    kind = upstream._get_np_dtype(dtype)
+    shape = pointers.data.shape
+    if dtype.is_floating():
+        nan = np.full(shape, np.nan, dtype=np.float32)
+        return narrow(nan, dtype) if dtype == tl.bfloat16 else TensorHandle(nan.astype(kind), dtype)
+    if kind == np.bool_:
+        return TensorHandle(np.ones(shape, dtype=kind), dtype)
+    bounds = np.iinfo(kind)
+    return TensorHandle(np.full(shape, bounds.min or bounds.max, dtype=kind), dtype)
 
 
 def _are_truths(lhs: Any, rhs: Any) -> bool:

@@ -10,7 +10,7 @@ from .triton_loops import Instruction, amd_instructions, innermost_loops, sass_i
 _WGMMA = ("HGMMA", "IGMMA", "QGMMA", "BGMMA")
 _MMA = ("HMMA", "IMMA", "DMMA", "QMMA", "OMMA", "UTCHMMA", "UTCIMMA", "UTCQMMA", "UTCOMMA", "UTCMMA")
 _LOCAL = ("LDL", "STL")
-_DOT = re.compile(r"tt\.dot .*?(inputPrecision = (\w+))? *: tensor<(\d+)x(\d+)x(\w+),.*?\* *tensor<(\d+)x(\d+)x")
+_DOT = re.compile(r"tt\.dot [^:]*?(?:inputPrecision = (\w+))?[^:]*: tensor<(\d+)x\d+x(\w+), ")
 _WGMMA_TYPES = ("f16", "bf16", "f8E4M3FN", "f8E5M2", "i8")
 
 
@@ -80,7 +80,7 @@ def dots_fit_wgmma(ttgir: str) -> bool:
     """Whether a dot that was not made a warp-group one could have been: 64 rows and a 16-bit or 8-bit
     type or tf32 (and, then, a multiple of four warps)."""
     for match in _DOT.finditer(ttgir):
-        rows, dtype, precision = int(match[3]), match[5], match[2]
+        rows, dtype, precision = int(match[2]), match[3], match[1]
         suits = dtype in _WGMMA_TYPES or (dtype == "f32" and precision == "tf32")
         if suits and rows >= 64:
             return True

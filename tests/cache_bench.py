@@ -75,5 +75,5 @@ def script(text: str, *arguments: object) -> subprocess.Popen[str]:
     imports = "import os, sys, time, pathlib\nfrom attnlang.runtime.cache import Cache"
     code = f"{imports}\nroot = pathlib.Path(sys.argv[1])\n{text}"
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

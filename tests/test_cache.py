@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import filelock
 import pytest
@@ -91,7 +92,7 @@ def test_entries_cannot_be_changed_through_what_was_handed_in_or_out(
     files["kernel.py"] = b"changed"
     assert entry.files["kernel.py"] == FILES["kernel.py"]
     with pytest.raises(TypeError):
-        entry.files["kernel.py"] = b"changed"  # type: ignore[index]
+        cast("dict[str, bytes]", entry.files)["kernel.py"] = b"changed"
 
 
 def test_memory_is_bounded_but_keeps_the_newest(open_cache: OpenCache) -> None:

@@ -199,6 +199,47 @@ def test_old_lock_files_are_removed_unless_held(open_cache: OpenCache) -> None:
     assert [locks[key].exists() for key in (A, B, C)] == [False, True, True]
 
 
+def test_an_entry_that_is_replaced_while_it_is_read_is_read_again(
+    open_cache: OpenCache, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    open_cache().put(A, FILES, NOTE)
+    plainly, other = cache_store.read_plain_file, open_cache()
+    replaced = list[str]()
+
+    def replacing(path: Path, limit: int) -> bytes:
+        content = plainly(path, limit)
+        if not replaced:
+            replaced.append(path.name)
+            other.put(A, {"kernel.py": b"another"}, {})
+        return content
+
+    monkeypatch.setattr(cache_store, "read_plain_file", replacing)
+    found = open_cache().get(A)
+    assert found is not None
+    assert (dict(found.files), said, replaced) == ({"kernel.py": b"another"}, [], [MANIFEST])
+
+
+def test_sweeping_never_takes_half_of_an_entry(
+    open_cache: OpenCache, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """The writer's rename may come between the sweeper's look and its deed."""
+    cache = open_cache()
+    removing = cache_store.remove_entry
+
+    def late(path: Path) -> bool:
+        if path.name.startswith(".writing-"):
+            path.rename(entry_path(cache, A))
+        return removing(path)
+
+    cache.put(A, FILES, NOTE)
+    entry_path(cache, A).rename(entry_path(cache, A).with_name(".writing-slow"))
+    monkeypatch.setattr(cache_store, "remove_entry", late)
+    cache_store.Store(cache.path).sweep(older_than=0.0)
+    found = open_cache().get(A)
+    assert found is not None
+    assert (dict(found.files), said) == (FILES, [])
+
+
 def test_an_entry_that_vanishes_while_it_is_read_is_simply_absent(
     open_cache: OpenCache, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:

@@ -218,7 +218,7 @@ def test_changed_source_is_another_key(tmp_path: Path) -> None:
     (tmp_path / "codegen").mkdir()
     (tmp_path / "codegen" / "printer.py").write_text("one")
     (package / "codegen").symlink_to("../codegen")
-    text = "from attnlang.runtime.key import environment_parts as parts\nprint(parts('cuda:90')['attnlang_source'])"
+    text = "from attnlang.runtime.key import *\nprint(environment_parts('cuda:90')['attnlang_source'])"
 
     def digest() -> str:
         environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}

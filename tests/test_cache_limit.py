@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,40 @@ def test_a_limit_of_nothing_writes_nothing(open_cache: OpenCache, said: list[str
     assert (build.calls, said, cache.path.exists()) == (1, [], False)
 
 
+def test_what_another_process_evicts_meanwhile_counts_as_gone(
+    open_cache: OpenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache()
+    for age, key in enumerate((A, B, C)):
+        cache.put(key, {"kernel": bytes(1000)}, {})
+        last_use(cache, key, seconds_ago=300 - 100 * age)
+
+    def too_late(path: Path) -> bool:
+        cache_store.remove_entry(path)
+        return False
+
+    monkeypatch.setattr("attnlang.runtime.cache.remove_entry", too_late)
+    total = sum(info.bytes for info in cache.entries())
+    assert open_cache(limit_bytes=total - 1).prune() == 0
+    assert kept(cache) == {B, C}
+
+
+def test_the_directory_is_not_walked_over_for_every_kernel(
+    open_cache: OpenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk, walks = cache_store.Store.walk, list[int]()
+
+    def counting(store: cache_store.Store) -> Iterator[cache_store.Found]:
+        walks.append(1)
+        return walk(store)
+
+    monkeypatch.setattr(cache_store.Store, "walk", counting)
+    cache = open_cache()
+    for number in range(10):
+        cache.put(content_key({"number": number}), FILES, NOTE)
+    assert len(walks) == 1
+
+
 def test_an_entry_that_is_being_built_is_not_evicted(open_cache: OpenCache) -> None:
     other = open_cache()
     other.put(B, {"kernel": bytes(1000)}, {})
@@ -159,7 +194,7 @@ def test_clear_does_not_follow_links(open_cache: OpenCache, tmp_path: Path) -> N
 def test_clearing_while_another_writes_loses_nothing(
     open_cache: OpenCache, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    cache, create = open_cache(), cache_store._create  # pyright: ignore[reportPrivateUsage]
+    cache, create = open_cache(), cache_store.create_file
     cleared = list[int]()
 
     def clearing(path: Path, content: bytes) -> None:
@@ -167,7 +202,7 @@ def test_clearing_while_another_writes_loses_nothing(
             cleared.append(open_cache().clear())
         create(path, content)
 
-    monkeypatch.setattr(cache_store, "_create", clearing)
+    monkeypatch.setattr(cache_store, "create_file", clearing)
     assert cache.put(A, FILES, NOTE).path is not None
     assert (cleared, said, open_cache().get_or_build(A, never).origin) == ([0], [], "disk")
 

@@ -69,7 +69,7 @@ def test_a_full_disk_gives_one_warning_and_memory(
         path.write_bytes(content[:10])
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(cache_store, "_create", full)
+    monkeypatch.setattr(cache_store, "create_file", full)
     for key in (A, A, B, B):
         entry = cache.get_or_build(key, build)
         assert (dict(entry.files), entry.path) == (FILES, None)

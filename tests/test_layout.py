@@ -70,6 +70,7 @@ LIBRARIES: dict[str, Home] = {
 ENVIRONMENT_READERS = ("attnlang/settings.py", "attnlang/compiler*", "attnlang/cli*", "attnlang/demo.py")
 FORBIDDEN_NAMES = {"triton.py", "types.py", "ast.py"}  # such a file hides the real module from its neighbours
 LONGEST_FILE = 500
+GENERATED = ("tests/golden/", "tests/fixtures/")  # what the compiler writes, under rules of its own
 HEAVY = ("torch", "triton", "sympy", "lark", "numpy", "networkx", "matplotlib", "rich")
 
 # Names of catalogue patterns that are also words one needs to talk about attention.
@@ -121,8 +122,9 @@ def compiler_files() -> list[Path]:
 
 
 def all_files() -> list[Path]:
-    """Every Python file of the repository."""
-    return compiler_files() + python_files("tests", "examples", "benchmarks")
+    """Every Python file of the repository that a person wrote."""
+    others = python_files("tests", "examples", "benchmarks")
+    return compiler_files() + [path for path in others if not relative(path).startswith(GENERATED)]
 
 
 @cache

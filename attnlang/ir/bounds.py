@@ -89,9 +89,9 @@ def _of_operation(op: str, parts: list[Interval]) -> Interval:
             return (0 if a <= 0 <= b else min(abs(a), abs(b)), max(abs(a), abs(b)))
         case "where", [_, (a, b), (c, d)]:
             return (min(a, c), max(b, d))
-        case ("int" | "float" | "floor" | "ceil" | "round" | "detach"), [(a, b)]:
+        case (("int" | "float" | "floor" | "ceil" | "round" | "detach"), [(a, b)]):
             return (math.floor(a) if math.isfinite(a) else a, math.ceil(b) if math.isfinite(b) else b)
-        case ("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "and" | "or" | "not"), _:
+        case (("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "and" | "or" | "not"), _):
             return (0, 1)
         case _:
             return EVERYTHING

@@ -162,7 +162,8 @@ Statement = Assign | Store | Loop | Remark
 
 @dataclass(frozen=True)
 class Pointer:
-    """A tensor argument: element type, and the names of its stride arguments, outermost first."""
+    """A tensor argument: element type, and the names of its stride arguments, outermost first; an innermost stride
+    that is not named is 1."""
 
     name: str
     type: Type
@@ -225,3 +226,36 @@ def walk(statements: tuple[Statement, ...]) -> Iterator[Statement]:
         yield statement
         if isinstance(statement, Loop):
             yield from walk(statement.body)
+
+
+def names(statements: tuple[Statement, ...]) -> frozenset[str]:
+    """Every name that is read or written: variables, arguments, pointers."""
+    found: set[str] = set()
+
+    def visit(expr: Expr) -> None:
+        match expr:
+            case Var(name, _, _):
+                found.add(name)
+            case Load(pointer, _, _, _, _, _, _):
+                found.add(pointer)
+            case _:
+                pass
+        for child in children(expr):
+            visit(child)
+
+    for statement in walk(statements):
+        match statement:
+            case Assign(name, value):
+                found.add(name)
+                visit(value)
+            case Store(pointer, base, offset, value, mask):
+                found.add(pointer)
+                for part in (base, offset, value, *(() if mask is None else (mask,))):
+                    visit(part)
+            case Loop(variable, start, stop, _, _):
+                found.add(variable)
+                visit(start)
+                visit(stop)
+            case Remark(_):
+                pass
+    return frozenset(found)

@@ -7,41 +7,26 @@ lengths and parameters may change from call to call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 
 from attnlang.ir.bounds import Facts, direction, interval
 from attnlang.ir.pattern import (
-    FALSE, ONE, TRUE, Apply, Axis, Expr, Index, Literal, dtype_of, free_axes,
+    FALSE,
+    ONE,
+    TRUE,
+    Apply,
+    Axis,
+    Expr,
+    Index,
+    Literal,
+    dtype_of,
+    free_axes,
 )  # fmt: skip
+from attnlang.ir.plan import Band, KeyRange
 from attnlang.ir.rewrite import conjunction, simplify, substitute
 
 MOST_BANDS = 4
 NEGATION = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
-
-
-@dataclass(frozen=True)
-class Band:
-    """One alternative of a predicate: keys with every lower ≤ k ≤ every upper, where `guard` (free of q and k) holds.
-
-    `exact`: the predicate holds for all of them; else for some at most.
-    """
-
-    lower: tuple[Expr, ...]
-    upper: tuple[Expr, ...]
-    guard: Expr
-    exact: bool
-
-
-@dataclass(frozen=True)
-class KeyRange:
-    """Keys of one tile of queries, half-open: `first … stop` hold every visible key of the band, `full_first …
-    full_stop` only keys that every query of the tile sees (None: no such range is known)."""
-
-    first: Expr
-    stop: Expr
-    full_first: Expr | None
-    full_stop: Expr | None
 
 
 def bands(visible: Expr, query: Axis, key: Axis, facts: Facts) -> tuple[Band, ...]:
@@ -79,7 +64,9 @@ def _fold(op: str, parts: list[Expr]) -> Expr:
     return reduce(lambda a, b: simplify(Apply(op, (a, b))), dict.fromkeys(parts))
 
 
-def _extremes(bound: Expr, query: Axis, first: Expr, last: Expr, facts: Facts) -> tuple[Expr | None, Expr | None]:
+def _extremes(
+    bound: Expr, query: Axis, first: Expr, last: Expr, facts: Facts
+) -> tuple[Expr | None, Expr | None]:
     """Least and greatest value of a bound over the queries first … last; None where its direction is not known."""
     along = direction(bound, query, facts)
     if along is None:
@@ -285,7 +272,9 @@ def _below(term: Expr, side: str, bound: Expr, key: Axis, facts: Facts) -> tuple
             scaled = Apply("mul", (bound, divisor))
             if side == "upper":
                 scaled = Apply("add", (scaled, Apply("sub", (divisor, ONE))))
-        case Apply("mul", (divisor, inner)) | Apply("mul", (inner, divisor)) if _positive(divisor, key, facts):
+        case Apply("mul", (divisor, inner)) | Apply("mul", (inner, divisor)) if _positive(
+            divisor, key, facts
+        ):
             if side == "upper":
                 scaled = Apply("floordiv", (bound, divisor))
             else:

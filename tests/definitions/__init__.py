@@ -1,4 +1,4 @@
-"""Independent definitions of every pattern of the catalogue, in float64: the oracle of the compiler's tests."""
+"""Independent definitions of every catalogue pattern, in float64: the oracle of the compiler's tests."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from . import (
 )
 from .cases import Case, cases
 from .common import (
-    DEFINITIONS,
+    REGISTRY,
     REQUIRED,
     Definition,
     Need,
@@ -45,8 +45,21 @@ __all__ = [
 ]
 
 SECTIONS = (
-    *(static_masks, grid_masks, scores, normalizers, heads, routing, token_routing, pooled, linear, layout),
+    static_masks,
+    grid_masks,
+    scores,
+    normalizers,
+    heads,
+    routing,
+    token_routing,
+    pooled,
+    linear,
+    layout,
 )
+"""The modules whose import fills the registry."""
+
+DEFINITIONS: dict[str, Definition] = dict(sorted(REGISTRY.items(), key=lambda item: item[1].section))
+"""Every pattern of the catalogue by name, section after section."""
 
 
 def mask(

@@ -50,13 +50,12 @@ def spread(shapes: tuple[Shape, ...], *params: Params) -> Iterator[Shape]:
         yield replace(shape, params=chosen, scale=0.3 if number == 1 else None)
 
 
-def square(*lengths: int, DV: int | None = None) -> tuple[Shape, ...]:
-    """NQ = NK for each length, with head counts, and features that change from one to the next."""
+def square(*lengths: int) -> tuple[Shape, ...]:
+    """NQ = NK for each length, with head counts and features that change from one to the next."""
+    others = cycle(((2, 4, 2, 24, 40), (1, 3, 3, 16, 16), (1, 4, 1, 40, 24)))
     return tuple(
-        Shape(f"square-{n}", B, H, HK, n, n, D, D if DV is None else DV)
-        for n, (B, H, HK, D) in zip(
-            lengths, cycle(((2, 4, 2, 24), (1, 3, 3, 16), (1, 4, 1, 40))), strict=False
-        )
+        Shape(f"square-{n}", B, H, HK, n, n, D, DV)
+        for n, (B, H, HK, D, DV) in zip(lengths, others, strict=False)
     )
 
 

@@ -179,7 +179,7 @@ SCORES: dict[str, Iterable[Shape]] = {
         {"buckets": 8, "max_distance": 20},
         {"buckets": 32, "max_distance": 64},
         {},
-        {"buckets": 5, "max_distance": 27},
+        {"buckets": 5, "max_distance": 54},
         {"buckets": 2, "max_distance": 2},
         {"buckets": 16, "max_distance": 9},
         {"buckets": 3, "max_distance": 1000},

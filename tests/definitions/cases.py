@@ -11,7 +11,7 @@ from .case_shapes import Shape
 from .case_table_routing import TABLE as ROUTING_TABLE
 from .case_table_static import TABLE as STATIC_TABLE
 from .case_table_weights import TABLE as WEIGHTS_TABLE
-from .common import DEFINITIONS
+from .common import REGISTRY
 
 TABLE = {**STATIC_TABLE, **WEIGHTS_TABLE, **ROUTING_TABLE}
 
@@ -45,7 +45,7 @@ def make_case(name: str, number: int, shape: Shape) -> Case:
     """Name a shape and attach its inputs."""
     z, params = shape, dict(shape.params or {})
     identity = f"{name}-{number}-{z.label}"
-    make_inputs = partial(draw_inputs, DEFINITIONS[name], z, identity)
+    make_inputs = partial(draw_inputs, REGISTRY[name], z, identity)
     return Case(
         name, identity, z.B, z.H, z.HK, z.NQ, z.NK, z.D, z.DV, params, z.q_offset, z.scale, make_inputs
     )

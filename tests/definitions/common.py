@@ -140,7 +140,8 @@ class Call:
         return t.index_select(axis, self.rows().clamp(min=0))
 
 
-DEFINITIONS: dict[str, Definition] = {}
+REGISTRY: dict[str, Definition] = {}
+"""Every definition, from the moment that its module is imported."""
 
 
 def need(condition: bool, text: str) -> None:
@@ -179,15 +180,15 @@ def define(
         ) -> Result:
             (B, H, NQ, D), (_, HK, NK, _), DV = q.shape, k.shape, v.shape[3]
             z = Sizes(B, H, HK, NQ, NK, D, DV, NK - NQ if q_offset is None else q_offset)
-            p = fill(DEFINITIONS[name], given, partly=False)
-            check_needs(DEFINITIONS[name], z, p)
+            p = fill(REGISTRY[name], given, partly=False)
+            check_needs(REGISTRY[name], z, p)
 
             def static_mask() -> Tensor:
-                return brute_force(DEFINITIONS[name], z, p)
+                return brute_force(REGISTRY[name], z, p)
 
             return body(Call(q, k, v, z, D**-0.5 if scale is None else scale, static_mask), p)
 
-        DEFINITIONS[name] = Definition(
+        REGISTRY[name] = Definition(
             name,
             section,
             function,

@@ -78,7 +78,7 @@ def softplus_reweighted(call: Call, p: Given) -> Result:
 
 
 def entmax_weights(s: Tensor, visible: Tensor, alpha: float) -> Tensor:
-    """max((alpha−1)·s − τ, 0)^(1/(alpha−1)) with Σ = 1, by bisection; its gradient by implicit differentiation."""
+    """max((alpha−1)·s − τ, 0)^(1/(alpha−1)) with Σ = 1, by bisection, with its implicit gradient."""
     x = ((alpha - 1) * s).masked_fill(~visible, -torch.inf)
     some = visible.broadcast_to(s.shape).any(-1, keepdim=True)
     x = torch.where(some, x, 0.0)  # an empty row is computed as another row, and dropped at the end

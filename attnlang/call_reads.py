@@ -1,0 +1,175 @@
+"""Where a pattern reads its tensors: which are needed at all, which are read at the queries, which rows see nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from attnlang.call_numbers import Number
+from attnlang.ir.bounds import Facts, Interval, direction, interval
+from attnlang.ir.pattern import (
+    NK,
+    NQ,
+    Apply,
+    Attention,
+    Axis,
+    Expr,
+    Formula,
+    Index,
+    Let,
+    Literal,
+    Merge,
+    Pattern,
+    Read,
+    Recurrence,
+    Select,
+    Stage,
+    Symbol,
+    Threshold,
+    children,
+    free_axes,
+)
+from attnlang.ir.rewrite import map_children
+
+
+@dataclass(frozen=True)
+class RowRead:
+    """A tensor whose axis of length `length` is read at `at`, which depends on `axis` alone and follows it
+    monotonically: a query where a position is meant, or a position where a query is meant."""
+
+    tensor: str
+    written: str
+    length: Symbol
+    at: Expr
+    axis: Axis
+
+
+_INPUT_AXES = {"Q": ("b", "h", "q", "d"), "K": ("b", "g", "n", "d"), "V": ("b", "g", "n", "e")}
+
+
+def stage_expressions(stage: Stage) -> tuple[Expr, ...]:
+    """The expressions of a stage."""
+    match stage:
+        case Let():
+            return (stage.body,)
+        case Select():
+            parts = (stage.amount, stage.by, stage.where, stage.always)
+            return parts if stage.total is None else (*parts, stage.total)
+        case Attention():
+            steps = tuple(_step_expression(step) for step in stage.normalize)
+            more = () if stage.reweight is None else (stage.reweight,)
+            return (stage.mask, stage.sparsity, stage.score, *steps, *more, stage.value)
+        case Merge():
+            return ()
+        case Recurrence():
+            return (stage.step,) if stage.restart is None else (stage.step, stage.restart)
+        case _:
+            assert_never(stage)
+
+
+def _step_expression(step: Formula | Threshold) -> Expr:
+    return step.body if isinstance(step, Formula) else step.amount
+
+
+def reads(pattern: Pattern) -> Iterator[Read]:
+    """Every read of a pattern, those inside other reads included."""
+    queue = [pattern.output, *(expr for stage in pattern.stages for expr in stage_expressions(stage))]
+    seen: set[int] = set()
+    while queue:
+        expr = queue.pop()
+        if id(expr) in seen:
+            continue
+        seen.add(id(expr))
+        if isinstance(expr, Read):
+            yield expr
+        queue += children(expr)
+
+
+def row_reads(pattern: Pattern) -> tuple[RowRead, ...]:
+    """Tensors over positions that are read at a query, and tensors over queries that are read at a position."""
+    axes = {tensor.name: tuple(axis.index for axis in tensor.axes) for tensor in pattern.tensors}
+    written = {tensor.name: tuple(axis.written for axis in tensor.axes) for tensor in pattern.tensors}
+    facts = Facts.of(pattern.parameters)
+    found: dict[RowRead, None] = {}
+    for read in reads(pattern):
+        indices = axes.get(read.source) or _INPUT_AXES.get(read.source, ())
+        names = written.get(read.source) or indices
+        for at, index, name in zip(read.at, indices, names, strict=False):
+            free = free_axes(at)
+            if len(free) != 1:
+                continue
+            (axis,) = free
+            crosses = (index in ("n", "k") and axis.role == "query") or (
+                index == "q" and axis.role in ("key", "position")
+            )
+            if crosses and direction(at, axis, facts) is not None:
+                found[RowRead(read.source, name, NQ if index == "q" else NK, at, axis)] = None
+    return tuple(found)
+
+
+# ----------------------------------------------------------------------------------- rows that see nothing
+
+
+def negative_rows_are_empty(pattern: Pattern, symbols: Mapping[str, Number]) -> bool:
+    """Whether no attention of the pattern shows anything to a query before the first position, in this call."""
+    attentions = [stage for stage in pattern.stages if isinstance(stage, Attention)]
+    rows = [stage for stage in attentions if any(axis.role == "query" for axis in stage.rows)]
+    if not rows or any(stage.over.role == "query" for stage in attentions):
+        return False
+    known: dict[str, Interval] = {name: (float(value), float(value)) for name, value in symbols.items()}
+    known[_BEFORE.name] = (float(min(symbols["q_offset"], -1)), -1.0)
+    facts = Facts(known)
+    return all(
+        not (_possible(stage.mask, facts)[0] and _possible(stage.sparsity, facts)[0]) for stage in rows
+    )
+
+
+_BEFORE = Symbol("query before position 0", "int")
+
+
+def _before(expr: Expr) -> Expr:
+    """The expression at such a query."""
+    if isinstance(expr, Index) and expr.axis.role == "query":
+        return _BEFORE
+    return map_children(expr, _before)
+
+
+def _possible(expr: Expr, facts: Facts) -> tuple[bool, bool]:
+    """Whether the condition can be true, and whether it can be false, at such a query."""
+    match expr:
+        case Literal(value):
+            return bool(value), not value
+        case Apply("and", (a, b)):
+            (a_true, a_false), (b_true, b_false) = _possible(a, facts), _possible(b, facts)
+            return a_true and b_true, a_false or b_false
+        case Apply("or", (a, b)):
+            (a_true, a_false), (b_true, b_false) = _possible(a, facts), _possible(b, facts)
+            return a_true or b_true, a_false and b_false
+        case Apply("not", (a,)):
+            can_be_true, can_be_false = _possible(a, facts)
+            return can_be_false, can_be_true
+        case Apply("where", (condition, a, b)):
+            first, second = _possible(condition, facts)
+            branches = [_possible(part, facts) for part, reached in ((a, first), (b, second)) if reached]
+            return any(part[0] for part in branches), any(part[1] for part in branches)
+        case Apply("lt" | "le" | "gt" | "ge" as op, (a, b)):
+            low, high = interval(_before(Apply("sub", (a, b))), facts)
+            return _compared(op, low, high)
+        case Symbol(name, "bool") if name in facts.symbols:
+            return facts.symbols[name][1] > 0, facts.symbols[name][0] < 1
+        case _:
+            return True, True
+
+
+def _compared(op: str, low: float, high: float) -> tuple[bool, bool]:
+    """Whether `difference op 0` can be true and can be false; a bound that is no number (∞ − ∞) excludes nothing."""
+    match op:
+        case "lt":
+            return not low >= 0, not high < 0
+        case "le":
+            return not low > 0, not high <= 0
+        case "gt":
+            return not high <= 0, not low > 0
+        case _:
+            return not high < 0, not low >= 0

@@ -1,0 +1,265 @@
+"""The driver, readable as the list of its stages: text, tree, imports, meaning, plan, kernels, launch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnlang import syntax
+from attnlang.call import Binding, Call
+from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
+from attnlang.errors import CannotDump, Diagnostic, Diagnostics, NoSuchPattern, nearest
+from attnlang.errors import TargetWithoutKernels, WrongDeviceForTarget
+from attnlang.ir import pattern as ir
+from attnlang.settings import options
+from attnlang.source import Source
+from attnlang.targets import target_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from attnlang.ir.interpret import Inputs, Result
+    from attnlang.ir.kernel import Type
+    from attnlang.ir.plan import Report
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One pattern on its way: `tree` holds the pattern `name` and what it uses, `meaning` is its pattern IR."""
+
+    name: str
+    tree: syntax.File
+    meaning: ir.Pattern
+
+
+# ----------------------------------------------------------------------------------------- text to meaning
+
+
+def load(path: str | Path, name: str | None = None) -> Unit:
+    """The pattern `name` of a file; without a name its only one, or the one named like the file.
+
+    Raises Diagnostics with every mistake of the file and of the files it imports.
+    """
+    return _unit(_read(path), choose(_read(path), name, str(path)))
+
+
+def load_all(path: str | Path) -> tuple[Unit, ...]:
+    """Every pattern that stands in a file, in order."""
+    whole = _read(path)
+    return tuple(_unit(whole, name) for name in whole.own)
+
+
+def parse(text: str, name: str | None = None) -> Unit:
+    """The pattern `name` of a text; without a name its only one."""
+    whole = _whole(tree_of(Source("<text>", text)), None)
+    return _unit(whole, choose(whole, name, "<text>"))
+
+
+def tree_of(source: Source) -> syntax.File:
+    """The tree of a text as it is written."""
+    from attnlang.grammar.parser import parse_file
+
+    return parse_file(source)
+
+
+def text_of(tree: syntax.File) -> str:
+    """The canonical text of a tree."""
+    from attnlang.grammar.formatter import format_file
+
+    return format_file(tree)
+
+
+def dense(tree: syntax.File, name: str) -> syntax.File:
+    """The tree with the sparsity of the pattern left out, in its branches too."""
+    items = tuple(
+        without_sparsity(item) if isinstance(item, syntax.PatternDefinition) and item.name == name else item
+        for item in tree.items
+    )
+    return needed_by(syntax.File(items, span=tree.span), name)
+
+
+@cache
+def prelude() -> syntax.File:
+    """The standard library."""
+    from importlib.resources import files
+
+    return tree_of(Source("prelude.attn", files("attnlang").joinpath("prelude.attn").read_text("utf-8")))
+
+
+def meaning(tree: syntax.File, name: str) -> ir.Pattern:
+    """The pattern IR of a pattern in a tree without imports. Raises Diagnostics with every mistake of meaning."""
+    from attnlang.elaborate import elaborate
+    from attnlang.ir.text import pattern_text
+    from attnlang.ir.verify import verify
+
+    pattern = elaborate(tree, name, {}, prelude())
+    if options().dump_directory is not None:
+        dump(name, "3-pattern.txt", pattern_text(pattern))
+    verify(pattern)
+    return pattern
+
+
+def choose(whole: Whole, name: str | None, path: str) -> str:
+    """The name of the pattern that is meant; raises Diagnostics where that is not clear."""
+    if name is not None:
+        if name in whole.own:
+            return name
+        near = nearest(name, list(whole.own))
+        advice = f"did you mean '{near}'?" if near else f"it has {', '.join(whole.own)}" if whole.own else ""
+        raise Diagnostics([NoSuchPattern(None, advice, problem=f"{path} has no pattern '{name}'")])
+    if not whole.own:
+        problem = f"{path} has no pattern, only definitions"
+        raise Diagnostics([NoSuchPattern(None, "import it from a file with a pattern", problem=problem)])
+    patterns = [item for item in whole.file.items if isinstance(item, syntax.PatternDefinition)]
+    claimed = {other for pattern in patterns for other in claimed_equal(pattern)}
+    roots = [own for own in whole.own if own not in claimed]
+    stem = Path(path).stem
+    if stem in whole.own or len(roots) == 1:
+        return stem if stem in whole.own else roots[0]
+    problem = f"{path} has {len(whole.own)} patterns: {', '.join(whole.own)}"
+    raise Diagnostics([NoSuchPattern(None, f"name one of them: name='{whole.own[-1]}'", problem=problem)])
+
+
+def _read(path: str | Path) -> Whole:
+    from attnlang.grammar.reading import read_source
+
+    def parsed(place: str) -> syntax.File:
+        return tree_of(read_source(place))
+
+    try:
+        return _whole(parsed(str(path)), str(path))
+    except Diagnostic as mistake:
+        raise Diagnostics([mistake]) from None
+
+
+def _whole(file: syntax.File, path: str | None) -> Whole:
+    def parsed(place: str) -> syntax.File:
+        from attnlang.grammar.reading import read_source
+
+        return tree_of(read_source(place))
+
+    standard = frozenset(item.name for item in prelude().items if isinstance(item, syntax.Definition))
+    return with_imports(file, path, parsed, standard)
+
+
+def _unit(whole: Whole, name: str) -> Unit:
+    tree = needed_by(whole.file, name)
+    if options().dump_directory is not None:
+        dump(name, "1-source.attn", whole.file.span.source.text)
+        dump(name, "2-syntax.attn", text_of(tree))
+    return Unit(name, tree, meaning(whole.file, name))
+
+
+# --------------------------------------------------------------------------------------- meaning to result
+
+
+def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str]) -> Result:
+    """The results of a call on a target (None: ATTNLANG_TARGET, else the device of its tensors)."""
+    chosen = target or options().target or device_target(call.device)
+    kind = target_of(chosen).kind
+    if kind == "eager":
+        return eager(pattern, call, want)
+    check_device(chosen, call.device)
+    if kind == "cpu":
+        raise TargetWithoutKernels(target=chosen)
+    from attnlang.execute import execute
+
+    return execute(pattern, call, chosen, want)
+
+
+def eager(pattern: ir.Pattern, call: Call, want: frozenset[str]) -> Result:
+    """Dense PyTorch in the dtype of the call, on its device, differentiable by autograd."""
+    from attnlang.ir.interpret import evaluate
+
+    return evaluate(pattern, inputs_of(call), dtype=call.dtype, want=want)
+
+
+def reference(pattern: ir.Pattern, call: Call, want: frozenset[str]) -> Result:
+    """Dense PyTorch in float64: the meaning of the pattern."""
+    import torch
+
+    from attnlang.ir.interpret import evaluate
+
+    return evaluate(pattern, inputs_of(call), dtype=torch.float64, want=want)
+
+
+def mask(pattern: ir.Pattern, binding: Binding) -> torch.Tensor:
+    """What the queries see of the keys: bool [B or 1, H or 1, NQ, NK]."""
+    from attnlang.ir.interpret import visible
+
+    return visible(pattern, inputs_of(binding))
+
+
+def report(pattern: ir.Pattern, binding: Binding, target: str | None, dtype: Type) -> Report:
+    """The decision record of a pattern at a size."""
+    from attnlang.planning import report as planned
+
+    return planned(pattern, binding, plan_target(target), dtype)
+
+
+def inputs_of(binding: Binding) -> Inputs:
+    """The arguments as the interpreter takes them."""
+    from attnlang.ir.interpret import Inputs
+
+    q, k, v = (binding.q, binding.k, binding.v) if isinstance(binding, Call) else (None, None, None)
+    return Inputs(q, k, v, binding.sizes, binding.scalars, binding.tensors)
+
+
+# -------------------------------------------------------------------------------------- targets and devices
+
+
+def device_target(device: torch.device) -> str:
+    """The target of a device: the architecture of a GPU, `eager` everywhere else."""
+    if device.type != "cuda":
+        return "eager"
+    import torch
+
+    if torch.version.hip is not None:
+        name: str = torch.cuda.get_device_properties(device).gcnArchName
+        return f"hip:{name.split(':')[0]}"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"cuda:{major}{minor}"
+
+
+def plan_target(target: str | None) -> str:
+    """The target of a plan without tensors: as asked, ATTNLANG_TARGET, the GPU of this machine, or `cuda:90`."""
+    chosen = target or options().target
+    if chosen is None:
+        import torch
+
+        chosen = device_target(torch.device("cuda")) if torch.cuda.is_available() else "cuda:90"
+    return target_of(chosen).name
+
+
+def check_device(target: str, device: torch.device) -> None:
+    """Raises WrongDeviceForTarget where tensors of the device cannot be read by kernels of the target."""
+    family = target.split(":")[0]
+    if family in ("cuda", "hip"):
+        actual = device_target(device)
+        if actual != target:
+            found = f"{device} ({actual})" if device.type == "cuda" else f"'{device}'"
+            advice = 'target="eager" and target="interpret" run on any machine'
+            raise WrongDeviceForTarget(None, advice, target=target, wanted=f"a {target} GPU", found=found)
+    elif family == "cpu" and device.type != "cpu":
+        raise WrongDeviceForTarget(
+            None, "move them with .cpu()", target=target, wanted="the CPU", found=f"'{device}'"
+        )
+
+
+# ------------------------------------------------------------------------------------------------- dumps
+
+
+def dump(pattern: str, stage: str, text: str) -> None:
+    """Writes one stage, such as `3-pattern.txt`, below ATTNLANG_DUMP, in a folder named like the pattern."""
+    folder = options().dump_directory
+    if folder is None:
+        return
+    file = folder / pattern / stage
+    try:
+        os.makedirs(file.parent, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CannotDump(file=str(file), reason=error.strerror or type(error).__name__) from None

@@ -1,0 +1,231 @@
+"""The meaning of a pattern: its output, lse and weights by dense evaluation in torch.
+
+In float64 this is the reference that every pass and backend is held against; in other types it is the target
+`eager`, differentiable by autograd in Q, K, V and every float tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from attnlang.errors import Diagnostic
+from attnlang.ir.interpret_chunks import chunks, stage_expressions
+from attnlang.ir.interpret_expr import Expressions, Scope
+from attnlang.ir.interpret_stages import StageValues, narrows, reads_of
+from attnlang.ir.interpret_values import Range, Value, expand
+from attnlang.ir.pattern import Attention, Axis, Let, Merge, Pattern, Read, storage
+
+BUDGET = 2**30
+"""Bytes of intermediates that a call without gradients stays within, roughly."""
+
+
+class NoKeyAttention(Diagnostic):
+    """A mask was asked of a pattern that has no attention of queries over keys."""
+
+    code = "E391"
+    message = "pattern '{pattern}' has no mask: none of its attentions lets queries see keys"
+
+
+class MissingInput(Diagnostic):
+    """A mask or table depends on a tensor that was not given."""
+
+    code = "E392"
+    message = "the {what} of '{pattern}' depends on {tensor}, which was not given"
+    hint = "pass {tensor}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A call. q [B, H, NQ, D], k [B, HK, NK, D], v [B, HK, NK, DV] (None where only masks or tables are asked that
+    do not need them); `sizes` B H HK NQ NK D DV; `scalars` q_offset, scale and the parameters; the declared tensors."""
+
+    q: Tensor | None
+    k: Tensor | None
+    v: Tensor | None
+    sizes: Mapping[str, int]
+    scalars: Mapping[str, int | float | bool]
+    tensors: Mapping[str, Tensor]
+
+    def everything(self) -> dict[str, Tensor]:
+        """All tensors by the names patterns read them by."""
+        given = {"Q": self.q, "K": self.k, "V": self.v}
+        return {**self.tensors, **{name: tensor for name, tensor in given.items() if tensor is not None}}
+
+    def device(self) -> torch.device:
+        """Where the call computes."""
+        return next((tensor.device for tensor in self.everything().values()), torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """out [B, H, NQ, DV] (empty unless wanted); lse [B, H, NQ] and weights [B, H, NQ, entries] of the pattern's
+    result, None unless wanted."""
+
+    out: Tensor
+    lse: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class _Evaluation:
+    """One call of a pattern."""
+
+    def __init__(self, pattern: Pattern, inputs: Inputs, dtype: torch.dtype) -> None:
+        self.pattern = pattern
+        self.dtype = dtype
+        self.compute = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        symbols = {**inputs.sizes, **inputs.scalars}
+        self.expressions = Expressions(inputs.everything(), symbols, self.compute, inputs.device())
+        self.stages = StageValues(pattern, self.expressions)
+
+    def size(self, axis: Axis) -> int:
+        return self.expressions.size(axis)
+
+    def over(self, value: Value, axes: tuple[Axis, ...], ranges: Mapping[Axis, Range]) -> Tensor:
+        """The value over exactly these axes."""
+        scope = Scope(ranges)
+        return expand(value, axes, [self.expressions.length(axis, scope) for axis in axes])
+
+    def wanted(self, want: frozenset[str]) -> dict[str, tuple[Read | None, tuple[Axis, ...], torch.dtype]]:
+        """For each part of the result: what to read (None: the output), its axes and its type."""
+        found: dict[str, tuple[Read | None, tuple[Axis, ...], torch.dtype]] = {}
+        if "out" in want:
+            found["out"] = (None, self.pattern.axes, self.dtype)
+        stage = self.stages.stages.get(self.pattern.result)
+        rows = self.pattern.axes[:3]
+        at = tuple(storage(axis) for axis in rows)
+        if "lse" in want and (isinstance(stage, Merge) or (isinstance(stage, Attention) and stage.has_lse)):
+            found["lse"] = (Read(f"{stage.name}.lse", at), rows, self.compute)
+        if "weights" in want and isinstance(stage, Attention):
+            read = Read(f"{stage.name}.weights", (*at, storage(stage.over)))
+            found["weights"] = (read, (*rows, stage.over), self.dtype)
+        return found
+
+    def part(self, read: Read | None, axes: tuple[Axis, ...], ranges: Mapping[Axis, Range]) -> Tensor:
+        expr = self.pattern.output if read is None else read
+        return self.over(self.expressions.floats(expr, Scope(ranges)), axes, ranges)
+
+
+def evaluate(
+    pattern: Pattern, inputs: Inputs, *, dtype: torch.dtype, want: frozenset[str] = frozenset(("out",))
+) -> Result:
+    """The pattern at the inputs, computed in `dtype` (half types: in float32, `out` and `weights` rounded).
+
+    `want`: which of 'out', 'lse', 'weights' are computed; lse and weights stay None where the pattern has no single
+    softmax or attention as its result. Without gradients the output is computed in pieces within `BUDGET` bytes.
+    """
+    evaluation = _Evaluation(pattern, inputs, dtype)
+    parts = evaluation.wanted(want)
+    differentiable = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in inputs.everything().values()
+    )
+    if differentiable:
+        found = {name: evaluation.part(read, axes, {}).to(kind) for name, (read, axes, kind) in parts.items()}
+        return _result(found, inputs)
+    found = {
+        name: torch.empty([evaluation.size(axis) for axis in axes], dtype=kind, device=inputs.device())
+        for name, (_, axes, kind) in parts.items()
+    }
+    with torch.no_grad():
+        width = torch.finfo(evaluation.compute).bits // 8
+        for ranges in chunks(pattern, evaluation.size, BUDGET, width):
+            evaluation.stages.forget(ranges)
+            places = tuple(slice(*ranges[axis]) for axis in pattern.axes[:3])
+            for name, (read, axes, _) in parts.items():
+                found[name][places] = evaluation.part(read, axes, ranges).to(found[name].dtype)
+    return _result(found, inputs)
+
+
+def _result(found: dict[str, Tensor], inputs: Inputs) -> Result:
+    empty = torch.empty(0, device=inputs.device())
+    return Result(found.get("out", empty), found.get("lse"), found.get("weights"))
+
+
+def visible(pattern: Pattern, inputs: Inputs) -> Tensor:
+    """What the pattern lets queries see of the keys: bool [B or 1, H or 1, NQ, NK], 1 where nothing depends on it.
+
+    Several attentions over the keys: what any of them sees. Raises NoKeyAttention where there is none, MissingInput
+    where the visibility depends on a tensor (Q and K of a content-routed pattern) that was not given.
+    """
+    rows = pattern.axes[:3]
+    attentions = [
+        stage
+        for stage in pattern.stages
+        if isinstance(stage, Attention) and stage.over.role == "key" and stage.rows[-1:] == rows[2:]
+    ]
+    if not attentions:
+        raise NoKeyAttention(pattern=pattern.name)
+    _check_given(pattern, inputs, [expr for stage in attentions for expr in _visibility(stage)], "visibility")
+    evaluation = _Evaluation(pattern, inputs, torch.float64)
+    with torch.no_grad():
+        masks = [_dense_mask(evaluation, stage) for stage in attentions]
+    mask = masks[0]
+    for other in masks[1:]:
+        mask = mask | other
+    return mask
+
+
+def _visibility(stage: Attention) -> list[Read]:
+    at = tuple(storage(axis) for axis in (*stage.rows, stage.over))
+    return [Read(f"{stage.name}.visible", at, "bool")]
+
+
+def _dense_mask(evaluation: _Evaluation, stage: Attention) -> Tensor:
+    (read,) = _visibility(stage)
+    value = evaluation.expressions.condition(read, Scope({}))
+    axes = (*evaluation.pattern.axes[:3], stage.over)
+    shape = [
+        evaluation.size(axis) if axis in value.axes or place > 1 else 1 for place, axis in enumerate(axes)
+    ]
+    return expand(value, axes, shape)
+
+
+def _check_given(pattern: Pattern, inputs: Inputs, reads: list[Read], what: str) -> None:
+    """Raises MissingInput for a tensor that the reads depend on and the call did not give."""
+    given = inputs.everything()
+    stages = {stage.name: stage for stage in pattern.stages}
+    seen: set[str] = set()
+    queue = list(reads)
+    while queue:
+        read = queue.pop(0)
+        name, _, part = read.source.partition(".")
+        if name not in stages:
+            if name not in given:
+                raise MissingInput(what=what, pattern=pattern.name, tensor=name)
+            continue
+        if read.source in seen:
+            continue
+        seen.add(read.source)
+        stage = stages[name]
+        if isinstance(stage, Merge):
+            queue += [Read(f"{inner}.{part}" if part else inner, ()) for inner in stage.parts]
+        elif isinstance(stage, Attention) and part == "visible":
+            narrowing = [stage.score] if narrows(stage) else []
+            queue += [found for expr in (stage.mask, stage.sparsity, *narrowing) for found in reads_of(expr)]
+        else:
+            queue += [found for expr in stage_expressions(stage) for found in reads_of(expr)]
+
+
+def table(pattern: Pattern, name: str, inputs: Inputs, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A `Let` over all its axes, in the pattern's order (bool and int tables keep their kind).
+
+    Raises MissingInput where it depends on a tensor that was not given.
+    """
+    stage = next(stage for stage in pattern.stages if stage.name == name)
+    if not isinstance(stage, Let):
+        raise ValueError(f"{name} is no table")
+    _check_given(pattern, inputs, [Read(name, ())], f"table '{name}'")
+    evaluation = _Evaluation(pattern, inputs, dtype)
+    shape = [evaluation.size(axis) for axis in stage.axes]
+    if prod(shape) == 0:
+        return torch.zeros(shape, dtype=_kind(stage, dtype), device=inputs.device())
+    value = evaluation.stages.value(name, tuple((0, length) for length in shape))
+    return evaluation.over(value, stage.axes, {}).to(_kind(stage, dtype)).contiguous()
+
+
+def _kind(stage: Let, dtype: torch.dtype) -> torch.dtype:
+    return {"bool": torch.bool, "int": torch.int64, "float": dtype}[stage.dtype]

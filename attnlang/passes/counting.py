@@ -1,0 +1,127 @@
+"""Counts the tiles of a plan at a size, from the closed-form key ranges: never an evaluation at N² points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnlang.ir.bounds import Facts
+from attnlang.ir.pattern import HEAD, Apply, Expr, Index, Literal, Symbol
+from attnlang.ir.plan import Band, BranchPlan, TileCount
+from attnlang.ir.rewrite import substitute
+from attnlang.passes.ranges import key_range
+
+Numbers = NDArray[np.int64]
+FIRST, LAST = Symbol("q_first", "int"), Symbol("q_last", "int")
+
+_NUMERIC: dict[str, Callable[..., Any]] = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": np.floor_divide,
+    "mod": np.mod, "neg": np.negative, "min": np.minimum, "max": np.maximum, "abs": np.abs, "sign": np.sign,
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
+    "and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "where": np.where, "pow": np.power,
+    "exp": np.exp, "log": np.log, "log2": np.log2, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
+    "round": np.round, "int": np.trunc, "float": lambda x: np.asarray(x, dtype=np.float64),
+    "exp2": np.exp2, "tanh": np.tanh,
+}  # fmt: skip
+
+
+class Unknown(Exception):
+    """An expression depends on the contents of a tensor, which are not known when a plan is made."""
+
+
+def value_of(expr: Expr, symbols: Mapping[str, Any], indices: Mapping[Expr, Any]) -> Any:
+    """The value of an expression without tensors, for arrays of symbols at once."""
+    match expr:
+        case Literal(value):
+            return value
+        case Symbol(name, _) if name in symbols:
+            return symbols[name]
+        case Index(_) if expr in indices:
+            return indices[expr]
+        case Apply(op, args) if op in _NUMERIC:
+            return _NUMERIC[op](*(value_of(arg, symbols, indices) for arg in args))
+        case _:
+            raise Unknown
+
+
+def count_tiles(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) -> TileCount:
+    """Full, partial and empty tiles over all heads; a band whose range depends on a tensor counts as its bounds
+    without that tensor: visited everywhere, full nowhere."""
+    queries, keys, heads = int(symbols["NQ"]), int(symbols["NK"]), int(symbols["H"])
+    rows, columns = branch.tile.rows, branch.tile.columns
+    first_row = np.arange(0, queries, rows, dtype=np.int64)
+    offset = int(symbols["q_offset"])
+    env = {
+        **symbols,
+        "q_first": first_row + offset,
+        "q_last": np.minimum(first_row + rows, queries) - 1 + offset,
+    }
+    by_head = any(_names_head(band) for band in branch.bands)
+    full = partial = 0
+    for head in range(heads if by_head else 1):
+        some, every = _tiles_of_head(branch, env, head, facts, len(first_row), keys, columns)
+        full += every
+        partial += some - every
+    factor = 1 if by_head else heads
+    total = len(first_row) * -(-keys // columns) * heads
+    return TileCount(
+        branch.attention.name,
+        rows,
+        columns,
+        full * factor,
+        partial * factor,
+        total - (full + partial) * factor,
+    )
+
+
+def _names_head(band: Band) -> bool:
+    return any(
+        substitute(part, {Index(HEAD): Literal(0)}) != part for part in (*band.lower, *band.upper, band.guard)
+    )
+
+
+def _tiles_of_head(
+    branch: BranchPlan, env: Mapping[str, Any], head: int, facts: Facts, tiles: int, keys: int, columns: int
+) -> tuple[int, int]:
+    indices: dict[Expr, Any] = {Index(HEAD): head}
+    query, key = branch.attention.rows[-1], branch.attention.over
+    runs: list[tuple[Numbers, Numbers, Numbers, Numbers]] = []
+    for band in branch.bands:
+        found = key_range(band, query, key, FIRST, LAST, facts)
+
+        def numbers(expr: Expr | None, otherwise: int) -> Numbers:
+            try:
+                value = otherwise if expr is None else value_of(expr, env, indices)
+            except Unknown:
+                value = otherwise
+            return np.broadcast_to(np.asarray(value, dtype=np.int64), (tiles,))
+
+        first = numbers(found.first, 0) // columns
+        stop = np.maximum(-(-numbers(found.stop, keys) // columns), first)
+        full_first = np.clip(-(-np.maximum(numbers(found.full_first, keys), 0) // columns), first, stop)
+        full_stop = np.clip(numbers(found.full_stop, 0) // columns, full_first, stop)
+        runs.append((first, stop, full_first, full_stop))
+    return _union(runs, tiles)
+
+
+def _union(runs: list[tuple[Numbers, Numbers, Numbers, Numbers]], tiles: int) -> tuple[int, int]:
+    """Visited and full tiles, overlaps counted once, in the order in which the kernel walks them."""
+    if not runs:
+        return 0, 0
+    stacked = np.stack([np.stack(run) for run in runs])  # [bands, 4, tiles]
+    order = np.argsort(stacked[:, 0], axis=0, kind="stable")
+    stacked = np.take_along_axis(stacked, order[:, None, :], axis=0)
+    done = np.zeros(tiles, dtype=np.int64)
+    visited = full = 0
+    for first, stop, full_first, full_stop in stacked:
+        first = np.maximum(first, done)
+        stop = np.maximum(stop, first)
+        full_first = np.clip(full_first, first, stop)
+        full_stop = np.clip(full_stop, full_first, stop)
+        visited += int((stop - first).sum())
+        full += int((full_stop - full_first).sum())
+        done = np.maximum(done, stop)
+    return visited, full

@@ -1,0 +1,224 @@
+"""Pattern + specialization → plan: what runs as kernels and how, or why it runs as dense PyTorch instead."""
+
+from __future__ import annotations
+
+from attnlang.ir.bounds import Facts, direction
+from attnlang.ir.kernel import Type
+from attnlang.ir.pattern import (
+    HK,
+    NK,
+    NQ,
+    Attention,
+    B,
+    DType,
+    Expr,
+    H,
+    Let,
+    Literal,
+    Pattern,
+    Tensor,
+    TensorAxis,
+)  # fmt: skip
+from attnlang.ir.plan import Band, BranchPlan, Decision, Obstacle, Plan, Specialization
+from attnlang.ir.rewrite import conjunction
+from attnlang.passes.lower_attention import Arguments, lower_attention
+from attnlang.passes.obstacles import obstacles, plain_output
+from attnlang.passes.ranges import bands
+from attnlang.passes.specialize import reads, specialize
+from attnlang.passes.tiles import choose_tile
+from attnlang.passes.verify_kernel import verify_kernel
+from attnlang.targets import target_of
+
+_STORED: dict[DType, Type] = {"float": "fp32", "int": "i32", "bool": "i1"}
+
+
+def make_plan(
+    pattern: Pattern, specialization: Specialization, rows_limit: int, banner: tuple[str, ...]
+) -> Plan:
+    """Every decision for one specialization; `rows_limit`: the class of the number of queries (`tiles.rows_class`)."""
+    target = target_of(specialization.target)
+    if target.kind == "eager":
+        return _eager(
+            pattern,
+            specialization,
+            Decision("algorithm", "dense PyTorch", f"target {target.name} was asked for"),
+        )
+    if target.kind == "cpu":
+        return _eager(
+            pattern,
+            specialization,
+            Decision("algorithm", "dense PyTorch", "there are no native CPU kernels yet"),
+        )
+    special = specialize(
+        pattern, specialization.head_dim, specialization.value_dim, dict(specialization.statics)
+    )
+    blocked = obstacles(special, specialization)
+    if blocked:
+        first = blocked[0]
+        why = f"no kernel yet for {first.construct}: {first.reason}" + (
+            f" ({first.place})" if first.place else ""
+        )
+        return _eager(pattern, specialization, Decision("algorithm", "dense PyTorch", why), blocked)
+    return _kernels(special, specialization, rows_limit, banner)
+
+
+def _eager(
+    pattern: Pattern, specialization: Specialization, decision: Decision, blocked: tuple[Obstacle, ...] = ()
+) -> Plan:
+    return Plan(pattern, specialization, "eager", obstacles=blocked, decisions=(decision,))
+
+
+def facts_of(pattern: Pattern, specialization: Specialization) -> Facts:
+    """What is known of every call of a kernel."""
+    low = 0.0 if specialization.nonnegative else float("-inf")
+    return Facts.of(pattern.parameters, (low, float("inf")))
+
+
+def _kernels(
+    pattern: Pattern, specialization: Specialization, rows_limit: int, banner: tuple[str, ...]
+) -> Plan:
+    facts = facts_of(pattern, specialization)
+    attentions = [stage for stage in pattern.stages if isinstance(stage, Attention)]
+    needed = _needed_tables(pattern, attentions)
+    arguments = _arguments(pattern, needed, specialization)
+    decisions = [
+        Decision("algorithm", "online softmax", "softmax over keys; one pass, base 2, float32 accumulators")
+    ]
+    branches: list[BranchPlan] = []
+    for attention in attentions:
+        branch, made = _branch(pattern, attention, arguments, facts, specialization, rows_limit, banner)
+        branches.append(branch)
+        decisions += made
+    alone = len(attentions) == 1 and plain_output(pattern.output, attentions[0].name)
+    if not alone:
+        decisions.append(
+            Decision(
+                "output",
+                "combined by PyTorch",
+                f"{len(attentions)} attention(s) and an output expression",
+                "fusing it",
+            )
+        )
+    if needed:
+        names = ", ".join(let.name for let in needed)
+        decisions.append(Decision("tables", names, "looked up by the kernel, evaluated by PyTorch before it"))
+    decisions += _specialized(specialization)
+    combine = None if alone else pattern.output
+    return Plan(pattern, specialization, "kernels", tuple(branches), needed, combine, (), tuple(decisions))
+
+
+def _specialized(specialization: Specialization) -> list[Decision]:
+    """What the code was shaped by: another value is another kernel."""
+    shaped = [f"{specialization.dtype}", f"D={specialization.head_dim}", f"DV={specialization.value_dim}"]
+    shaped += [f"{name}={value}" for name, value in specialization.statics]
+    offsets = "64-bit" if specialization.wide else "32-bit"
+    result = [
+        Decision("compiled for", ", ".join(shaped), "these shape the code; lengths, heads, strides and the rest do not"),
+        Decision("offsets", f"{offsets} within a head", "a head's rows span less than 2^31 elements" if not specialization.wide
+                 else "a head's rows span 2^31 elements or more"),
+    ]  # fmt: skip
+    for what, size in (("head size", specialization.head_dim), ("value size", specialization.value_dim)):
+        block = max(16, 1 << (size - 1).bit_length())
+        if block != size:
+            result.append(Decision(what, f"{size} padded to {block}", "tile sides are powers of two"))
+    return result
+
+
+def _branch(
+    pattern: Pattern,
+    attention: Attention,
+    arguments: Arguments,
+    facts: Facts,
+    specialization: Specialization,
+    rows_limit: int,
+    banner: tuple[str, ...],
+) -> tuple[BranchPlan, list[Decision]]:
+    query, key = attention.rows[-1], attention.over
+    found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
+    head, value = (
+        max(16, 1 << (n - 1).bit_length()) for n in (specialization.head_dim, specialization.value_dim)
+    )
+    tile, tile_decision = choose_tile(
+        target_of(specialization.target), specialization.dtype, head, value, rows_limit
+    )
+    heavy_first = any(
+        direction(bound, query, facts) == 1 for band in found for bound in band.upper
+    ) and not any(direction(bound, query, facts) == 1 for band in found for bound in band.lower)
+    name = (
+        f"{pattern.name}_forward"
+        if attention.name == "attention"
+        else f"{pattern.name}_{attention.name}_forward"
+    )
+    kernel = lower_attention(
+        name, banner, attention, found, tile, heavy_first, arguments, facts, specialization
+    )
+    verify_kernel(kernel, "lower_attention")
+    return BranchPlan(attention, found, tile, heavy_first, kernel), [
+        tile_decision,
+        *_range_decisions(found, heavy_first),
+    ]
+
+
+def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decision]:
+    bounded = [band for band in found if band.lower or band.upper]
+    exact = all(band.exact for band in found)
+    if len(bounded) < len(found):
+        ranges = Decision("key ranges", "all keys", "the predicate bounds no range of keys in closed form")
+    elif exact:
+        ranges = Decision(
+            "key ranges",
+            f"{len(found)} closed-form range(s) per query tile",
+            "the predicate is affine in q and k",
+        )
+    else:
+        ranges = Decision(
+            "key ranges",
+            f"{len(found)} closed-form range(s) per query tile, masked inside",
+            "part of the predicate is not affine",
+        )
+    order = Decision("order", "heavy tiles first", "later queries see more keys") if heavy_first else None
+    return [ranges, order] if order else [ranges]
+
+
+def _needed_tables(pattern: Pattern, attentions: list[Attention]) -> tuple[Let, ...]:
+    """The tables that kernels read themselves."""
+    read: set[str] = set()
+    for attention in attentions:
+        for expr in (
+            attention.mask,
+            attention.sparsity,
+            attention.score,
+            attention.value,
+            attention.reweight,
+        ):
+            read |= reads(expr) if expr is not None else set()
+    return tuple(stage for stage in pattern.stages if isinstance(stage, Let) and stage.name in read)
+
+
+def _arguments(pattern: Pattern, tables: tuple[Let, ...], specialization: Specialization) -> Arguments:
+    types = dict(specialization.tensors)
+
+    def main(name: str, heads: Expr, length: Expr, features: Expr) -> tuple[Type, tuple[TensorAxis, ...]]:
+        sizes = (B, heads, length, features)
+        return types.get(name, specialization.dtype), tuple(TensorAxis("", size) for size in sizes)
+
+    head_size, value_size = Literal(specialization.head_dim), Literal(specialization.value_dim)
+    tensors: dict[str, tuple[Type, tuple[TensorAxis, ...]]] = {
+        "Q": main("Q", H, NQ, head_size),
+        "K": main("K", HK, NK, head_size),
+        "V": main("V", HK, NK, value_size),
+    }
+    for tensor in pattern.tensors:
+        tensors[tensor.name] = (types.get(tensor.name, _default(tensor, specialization)), tensor.axes)
+    for table in tables:
+        tensors[table.name] = (_STORED[table.dtype], tuple(TensorAxis(a.name, a.size) for a in table.axes))
+    scalars: dict[str, Type] = {"q_offset": "i32", "scale": "fp32"}
+    scalars |= {size.name: "i32" for size in (B, H, HK, NQ, NK)}
+    scalars |= {
+        p.name: _STORED[p.dtype] for p in pattern.parameters if p.name not in dict(specialization.statics)
+    }
+    return Arguments(tensors, scalars)
+
+
+def _default(tensor: Tensor, specialization: Specialization) -> Type:
+    return specialization.dtype if tensor.dtype == "float" else "i32" if tensor.dtype == "int" else "i1"

@@ -1,0 +1,60 @@
+"""What a target is and can do: the figures that choices of tiles and predictions of time are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnlang.errors import Diagnostic, nearest
+
+
+class UnknownTarget(Diagnostic):
+    """A target that attnlang does not know."""
+
+    code = "E502"
+    message = "there is no target '{name}'"
+
+
+@dataclass(frozen=True)
+class Target:
+    """`shared`: bytes of shared memory a program may use. Throughputs are sustained, in FLOP/s (half types on tensor
+    cores, and float32) and bytes/s; None where nobody has measured them for us (sources: docs/tour.md)."""
+
+    name: str
+    kind: str
+    shared: int
+    half_flops: float | None = None
+    single_flops: float | None = None
+    bandwidth: float | None = None
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("cuda:80", "triton", 163 * 1024, 250e12, 19e12, 1.7e12),
+        Target("cuda:90", "triton", 227 * 1024, 742e12, 60e12, 4.07e12),
+        Target("cuda:100", "triton", 227 * 1024),
+        Target("hip:gfx942", "triton", 64 * 1024),
+        Target("interpret", "triton", 227 * 1024),
+        Target("eager", "eager", 0),
+        Target("cpu", "cpu", 0),
+    )
+}
+AHEAD = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
+
+
+def target_of(name: str) -> Target:
+    """The target of that name; `cuda:NN` of a related architecture takes the figures of the nearest known below."""
+    if name in TARGETS:
+        return TARGETS[name]
+    if name.startswith("cuda:") and name[5:].isdigit() and int(name[5:]) >= 80:
+        known = max(
+            int(t.name[5:])
+            for t in TARGETS.values()
+            if t.name.startswith("cuda:") and int(t.name[5:]) <= int(name[5:])
+        )
+        base = TARGETS[f"cuda:{known}"]
+        small = int(name[5:]) in (86, 89, 120)
+        return Target(name, "triton", 99 * 1024 if small else base.shared)
+    close = nearest(name, list(TARGETS))
+    hint = f"did you mean '{close}'?" if close else f"known: {', '.join(TARGETS)}"
+    raise UnknownTarget(None, hint, name=name)
