@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 
+_DEFAULTS = {"HK": "H", "D": "", "DV": "D"}
+"""Sizes that need not be given, and those they are then equal to."""
+
+
 @dataclass(frozen=True)
 class Binding:
     """What is known of a call without its queries, keys and values.
@@ -107,14 +111,16 @@ def bind_sizes(
     """
     mistakes = bind_names(interface, arguments, all_tensors=False)
     given = {
-        "B": ("batch", batch), "H": ("heads", heads), "HK": ("kv_heads", heads if kv_heads is None else kv_heads),
+        "B": ("batch", batch), "H": ("heads", heads), "HK": ("kv_heads", kv_heads),
         "NQ": ("NQ", NQ), "NK": ("NK", NK),
-        "D": ("head_dim", head_dim), "DV": ("value_dim", head_dim if value_dim is None else value_dim),
+        "D": ("head_dim", head_dim), "DV": ("value_dim", value_dim),
     }  # fmt: skip
     sizes: dict[str, int] = {}
     for size, (name, value) in given.items():
         value = plain(value)
-        if value is None and size in ("D", "DV"):
+        if value is None and size in _DEFAULTS:
+            if (default := _DEFAULTS[size]) in sizes:
+                sizes[size] = sizes[default]
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             found = described(value)
@@ -209,7 +215,12 @@ def _scale(interface: Interface, sizes: Mapping[str, int], given: object) -> flo
     if factor is None or learned or not abs(factor) < float("inf"):
         advice = "scale has no gradient; declare a tensor and write it into the score" if learned else ""
         raise WrongArgumentType(
-            None, advice, pattern=interface.name, name="scale", expected="a finite number", found=described(given)
+            None,
+            advice,
+            pattern=interface.name,
+            name="scale",
+            expected="a finite number",
+            found=described(given),
         )
     return factor
 
@@ -260,7 +271,7 @@ def _check_rows(
             length = number(read.length, symbols)
         except (NotKnown, ArithmeticError):
             continue
-        if 0 <= min(ends) and max(ends) < length:
+        if min(ends) >= 0 and max(ends) < length:
             continue
         at_queries = read.axis.role == "query"
         advice = f"here NQ = {symbols['NQ']}, NK = {symbols['NK']}, q_offset = {symbols['q_offset']}"

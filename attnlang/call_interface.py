@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 from attnlang.call_numbers import Number
 from attnlang.call_reads import RowRead, reads, row_reads
@@ -22,6 +22,9 @@ from attnlang.ir.pattern import Attention, DType, Merge, Parameter, Pattern, Ten
 
 LARGEST_INT = 2**63 - 1
 _COMPARED = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "eq": "=", "ne": "≠"}
+_HOLDS: dict[str, Callable[[int | float, int | float], bool]] = {
+    "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt, "eq": operator.eq, "ne": operator.ne,
+}  # fmt: skip
 _WORDS: dict[DType, str] = {"int": "an int", "float": "a number", "bool": "true or false"}
 
 
@@ -65,7 +68,9 @@ class Interface:
         return None
 
 
-def bind_names(interface: Interface, arguments: Mapping[str, object], *, all_tensors: bool) -> list[Diagnostic]:
+def bind_names(
+    interface: Interface, arguments: Mapping[str, object], *, all_tensors: bool
+) -> list[Diagnostic]:
     """Unknown names among the arguments, and the tensors that are missing (where all are needed)."""
     mistakes: list[Diagnostic] = []
     known = [*interface.parameters, *interface.tensors]
@@ -73,7 +78,9 @@ def bind_names(interface: Interface, arguments: Mapping[str, object], *, all_ten
         if name in interface.parameters or name in interface.tensors:
             continue
         near = nearest(name, known)
-        advice = f"did you mean '{near}'?" if near else f"it has {', '.join(known)}" if known else "it has none"
+        advice = (
+            f"did you mean '{near}'?" if near else f"it has {', '.join(known)}" if known else "it has none"
+        )
         mistakes.append(UnknownArgument(None, advice, pattern=interface.name, name=name))
     for name, tensor in interface.tensors.items():
         if all_tensors and name in interface.read and arguments.get(name) is None:
@@ -99,7 +106,9 @@ def bind_parameters(
             values[name] = parameter.default
         elif not partly:
             advice = f"it has no default; pass {name}=…"
-            mistakes.append(MissingArgument(None, advice, pattern=interface.name, kind="parameter", name=name))
+            mistakes.append(
+                MissingArgument(None, advice, pattern=interface.name, kind="parameter", name=name)
+            )
     return values, mistakes
 
 
@@ -113,7 +122,9 @@ def parameter_value(pattern: str, parameter: Parameter, given: object) -> Number
 
     def wrong(hint: str = "") -> Diagnostic:
         found = described(given)
-        return WrongArgumentType(None, hint, pattern=pattern, name=parameter.name, expected=wanted, found=found)
+        return WrongArgumentType(
+            None, hint, pattern=pattern, name=parameter.name, expected=wanted, found=found
+        )
 
     if getattr(given, "requires_grad", False) is True:
         raise wrong("a parameter has no gradient; what is learned is declared as a tensor")
@@ -144,12 +155,7 @@ def check_range(pattern: str, parameter: Parameter, value: int | float) -> None:
         raise ParameterOutOfRange(
             parameter.span, "", pattern=pattern, name=parameter.name, bounds="below 2**63", value=short
         )
-    holds = {
-        "ge": lambda bound: value >= bound, "gt": lambda bound: value > bound,
-        "le": lambda bound: value <= bound, "lt": lambda bound: value < bound,
-        "eq": lambda bound: value == bound, "ne": lambda bound: value != bound,
-    }  # fmt: skip
-    if not all(holds[comparison](bound) for comparison, bound in parameter.bounds):
+    if not all(_HOLDS[comparison](value, bound) for comparison, bound in parameter.bounds):
         bounds = " and ".join(f"{_COMPARED[comparison]} {bound}" for comparison, bound in parameter.bounds)
         raise ParameterOutOfRange(
             None, "", pattern=pattern, name=parameter.name, bounds=bounds, value=str(value)
@@ -165,7 +171,7 @@ def plain(given: object) -> object:
         return given
     if str(getattr(given, "device", "cpu")).startswith("meta"):
         return given
-    return cast("object", item())
+    return item()
 
 
 def described(given: object) -> str:

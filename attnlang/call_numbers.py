@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 
 from attnlang.ir.pattern import Apply, Axis, Expr, Index, Literal, Read, Reduce, Symbol
@@ -83,18 +84,41 @@ def _sigmoid(x: Number) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def _floor(x: Number) -> int:
-    return math.floor(x)
+def _quotient(x: Number, y: Number) -> float:
+    return x / y
+
+
+def _floored(x: Number, y: Number) -> Number:
+    return x // y
+
+
+def _negative(x: Number) -> Number:
+    return -x
+
+
+def _absolute(x: Number) -> Number:
+    return abs(x)
+
+
+def _sign(x: Number) -> int:
+    return (x > 0) - (x < 0)
+
+
+def _rsqrt(x: Number) -> float:
+    return 1 / math.sqrt(x)
+
+
+def _same(x: Number) -> Number:
+    return x
 
 
 _OPERATIONS: dict[str, Callable[..., Number]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
-    "floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b, "pow": _power, "neg": lambda a: -a,
-    "min": min, "max": max, "abs": abs, "sign": lambda a: (a > 0) - (a < 0),
-    "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "not": lambda a: not a,
-    "exp": math.exp, "exp2": _exp2, "expm1": math.expm1, "log": math.log, "log2": math.log2, "log1p": math.log1p,
-    "sqrt": math.sqrt, "rsqrt": lambda a: 1 / math.sqrt(a), "sin": math.sin, "cos": math.cos, "tanh": math.tanh,
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": _quotient,
+    "floordiv": _floored, "mod": operator.mod, "pow": _power, "neg": _negative,
+    "min": min, "max": max, "abs": _absolute, "sign": _sign,
+    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne,
+    "not": operator.not_, "exp": math.exp, "exp2": _exp2, "expm1": math.expm1, "log": math.log, "log2": math.log2,
+    "log1p": math.log1p, "sqrt": math.sqrt, "rsqrt": _rsqrt, "sin": math.sin, "cos": math.cos, "tanh": math.tanh,
     "sigmoid": _sigmoid, "softplus": _softplus, "erf": math.erf,
-    "floor": _floor, "ceil": math.ceil, "round": round, "int": int, "float": float, "detach": lambda a: a,
+    "floor": math.floor, "ceil": math.ceil, "round": round, "int": int, "float": float, "detach": _same,
 }  # fmt: skip

@@ -13,12 +13,14 @@ from attnlang.errors import (
     NoValues,
     SizeIsZero,
     SizesDisagree,
+    UnknownDType,
     WrongArgumentType,
     WrongDevice,
     WrongElements,
     WrongLength,
     WrongRank,
 )
+from attnlang.ir.kernel import Type
 from attnlang.ir.pattern import DType, Expr, Literal, Tensor
 
 if TYPE_CHECKING:
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTS = ("int64", "int32", "int16", "int8", "uint8")
 ELEMENTS: dict[DType, tuple[str, ...]] = {"float": FLOATS, "int": INTS, "bool": ("bool",)}
-_ADVICE: dict[DType, str] = {"float": "convert it with .float()", "int": "convert it with .long()", "bool": ""}
+_ADVICE: dict[DType, str] = {
+    "float": "convert it with .float()",
+    "int": "convert it with .long()",
+    "bool": "",
+}
 _AXES = {"q": "[B, H, NQ, D]", "k": "[B, HK, NK, D]", "v": "[B, HK, NK, DV]"}
 _SIZES = {"q": ("B", "H", "NQ", "D"), "k": ("B", "HK", "NK", "D"), "v": ("B", "HK", "NK", "DV")}
 _MEANING = {
@@ -128,7 +134,12 @@ def check_together(pattern: str, tensors: Mapping[str, torch.Tensor]) -> list[Di
         found = ", ".join(f"{name} {_kind(dtype)}" for name, dtype in inputs.items())
         mistakes.append(
             WrongElements(
-                None, "convert them with .to(dtype)", pattern=pattern, name="q, k, v", expected="one dtype", found=found
+                None,
+                "convert them with .to(dtype)",
+                pattern=pattern,
+                name="q, k, v",
+                expected="one dtype",
+                found=found,
             )
         )
     devices: dict[str, list[str]] = {}
@@ -154,7 +165,9 @@ def _tensor(
         return None, [report]
     if given.layout != torch.strided or given.is_nested:
         problem = "is sparse or nested: only strided tensors have a layout that kernels can read"
-        return None, [NoValues(None, "convert it with .to_dense()", pattern=pattern, name=name, problem=problem)]
+        return None, [
+            NoValues(None, "convert it with .to_dense()", pattern=pattern, name=name, problem=problem)
+        ]
     if given.device.type == "meta":
         return None, [NoValues(None, pattern=pattern, name=name, problem="is on 'meta' and has no values")]
     kind = _kind(given.dtype)
@@ -168,3 +181,18 @@ def _tensor(
 
 def _kind(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+_NAMES: dict[str, Type] = {
+    "fp16": "fp16", "float16": "fp16", "half": "fp16", "bf16": "bf16", "bfloat16": "bf16",
+    "fp32": "fp32", "float32": "fp32", "float": "fp32", "fp64": "fp64", "float64": "fp64", "double": "fp64",
+    "int64": "i64", "i64": "i64", "int32": "i32", "i32": "i32", "int8": "i8", "i8": "i8", "bool": "i1", "i1": "i1",
+}  # fmt: skip
+
+
+def dtype_name(pattern: str, dtype: object) -> Type:
+    """`bf16` for "bf16", "bfloat16" and torch.bfloat16; raises UnknownDType."""
+    text = str(dtype).removeprefix("torch.")
+    if text not in _NAMES:
+        raise UnknownDType(pattern=pattern, dtype=repr(text), dtypes="fp16, bf16, fp32, fp64")
+    return _NAMES[text]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NoReturn, Protocol, cast
 
+from attnlang import __version__
 from attnlang.cli_console import complain, print_json
 from attnlang.cli_options import UsageError
 from attnlang.errors import AttnlangError, Diagnostic, Diagnostics, nearest
@@ -115,22 +116,13 @@ def _without_command(words: Sequence[str]) -> int:
         epilog=f"commands (each has its own --help):\n{listed}\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"attnlang {_version()}")
+    parser.add_argument("--version", action="version", version=f"attnlang {__version__}")
     if words and not words[0].startswith("-"):
         near = nearest(words[0], [command.name for command in COMMANDS])
         parser.error(f"there is no command {words[0]!r}" + (f", did you mean {near!r}?" if near else ""))
     parser.parse_args(words)
     parser.print_help()
     return USAGE
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("attnlang")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 # --------------------------------------------------------------------------------------------------------- errors

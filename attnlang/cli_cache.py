@@ -6,7 +6,6 @@ import argparse
 import time
 from typing import Any
 
-from attnlang import compiler
 from attnlang.cli_console import Column, age_text, print_json, print_table, say, size_text
 from attnlang.cli_options import add_json
 
@@ -21,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(action: str, as_json: bool) -> int:
     """List, clear or locate the cache of the current settings (ATTNLANG_CACHE_DIR)."""
-    cache = compiler.kernel_cache()
+    from attnlang.execute import kernel_cache
+
+    cache = kernel_cache()
     match action:
         case "ls":
             return _list(cache, as_json)

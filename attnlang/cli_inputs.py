@@ -23,6 +23,7 @@ from attnlang.ir.pattern import (
     Literal,
     Pattern,
     Read,
+    Recurrence,
     Select,
     Tensor,
     children,
@@ -36,26 +37,33 @@ FEW = 4
 
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 _POSITIONS = {"query", "key", "position"}
-_ORDERED = {"n", "k", "q"}
+_TOKENS = {"n", "k", "q"}
 
 
-def random_inputs(sizes: Mapping[str, int], dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
-    """Q [B, H, NQ, D], K [B, HK, NK, D] and V [B, HK, NK, DV] as `q`, `k`, `v`, normal, of `dtype`, on the CPU."""
+def random_inputs(
+    pattern: Pattern, sizes: Mapping[str, int], dtype: torch.dtype, seed: int
+) -> dict[str, torch.Tensor]:
+    """Q [B, H, NQ, D], K [B, HK, NK, D] and V [B, HK, NK, DV] as `q`, `k`, `v`, normal, of `dtype`, on the CPU.
+
+    Keys of a pattern with a recurrence have length 1, as its models make them: with others a state may grow forever.
+    """
     import torch
 
     make = torch.Generator().manual_seed(seed)
     shapes = {"q": ("B", "H", "NQ", "D"), "k": ("B", "HK", "NK", "D"), "v": ("B", "HK", "NK", "DV")}
-    return {
-        name: torch.randn([sizes[size] for size in shape], generator=make).to(dtype) for name, shape in shapes.items()
-    }
+    made = {name: torch.randn([sizes[size] for size in shape], generator=make) for name, shape in shapes.items()}
+    if any(isinstance(stage, Recurrence) for stage in pattern.stages):
+        made["k"] = torch.nn.functional.normalize(made["k"], dim=-1)
+    return {name: tensor.to(dtype) for name, tensor in made.items()}
 
 
 def random_tensors(pattern: Pattern, symbols: Mapping[str, Number], seed: int) -> dict[str, torch.Tensor]:
     """The declared tensors on the CPU; `symbols` holds the sizes and the parameters.
 
     Bools are true in one of four places. Ints are what the pattern compares them with or uses them for, else one of
-    FEW; along positions they rise, as the ids of documents do. Floats over features are normal; all others, which may
-    be decays, gates or slopes, lie between 0.05 and 0.95, as float32. A tensor whose axes are not known is left out.
+    FEW; along positions they rise, as the ids of documents do. Floats over features but not tokens are normal; all
+    others, which may be decays, gates or slopes, lie between 0.05 and 0.95; both float32. A tensor whose lengths are
+    not known is left out.
     """
     import torch
 
@@ -66,12 +74,13 @@ def random_tensors(pattern: Pattern, symbols: Mapping[str, Number], seed: int) -
             shape = [max(int(number(axis.size, symbols)), 0) for axis in tensor.axes]
         except (NotKnown, ArithmeticError):
             continue
+        indices = {axis.index for axis in tensor.axes}
         match tensor.dtype:
             case "bool":
                 made[tensor.name] = torch.rand(shape, generator=make) < 0.25
             case "int":
                 made[tensor.name] = _ints(pattern, tensor, shape, symbols, make)
-            case "float" if any(axis.index in ("d", "e") for axis in tensor.axes):
+            case "float" if indices & {"d", "e"} and not indices & _TOKENS:
                 made[tensor.name] = torch.randn(shape, generator=make)
             case "float":
                 made[tensor.name] = torch.rand(shape, generator=make) * 0.9 + 0.05
@@ -85,7 +94,7 @@ def _ints(
 
     choices = _Use.of(pattern, tensor.name).choices(symbols)
     values = torch.tensor(choices)[torch.randint(len(choices), shape, generator=make)]
-    ordered = [place for place, axis in enumerate(tensor.axes) if axis.index in _ORDERED]
+    ordered = [place for place, axis in enumerate(tensor.axes) if axis.index in _TOKENS]
     return values.sort(dim=ordered[-1]).values if ordered else values
 
 

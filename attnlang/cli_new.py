@@ -7,9 +7,8 @@ from pathlib import Path
 
 from attnlang import compiler
 from attnlang.cli_console import say
-from attnlang.cli_fmt import FileCannotBeWritten
+from attnlang.cli_write import FileCannotBeWritten
 from attnlang.errors import AttnlangError, Diagnostic
-from attnlang.source import Source
 
 STARTER = '''\
 # {name}: what it is, and where it comes from
@@ -51,7 +50,7 @@ class BadPatternName(Diagnostic):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("name", metavar="NAME", help="the name of the pattern; the file is NAME.attn")
-    parser.add_argument("-d", "--directory", metavar="DIR", default=".", help="where the file goes (here); made when missing")
+    parser.add_argument("-d", "--directory", metavar="DIR", default=".", help="where the file goes (here)")
 
 
 def run(name: str, directory: str) -> int:
@@ -77,7 +76,7 @@ def starter(name: str) -> str:
         raise BadPatternName(name=name[:60])
     text = STARTER.format(name=name, file=f"{name}.attn")
     try:
-        compiler.load_source(Source(f"{name}.attn", text), None)
+        compiler.parse(text)
     except AttnlangError:
         raise BadPatternName(name=name) from None
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from attnlang.errors import AttnlangError
 
@@ -76,7 +76,7 @@ def value_of(name: str, text: str) -> bool | int | float:
             raise UsageError(f"-p {name}={shown}: a value is an int, a float, true or false")
 
 
-def values_of(pairs: Sequence[Pair]) -> Mapping[str, bool | int | float]:
+def values_of(pairs: Sequence[Pair]) -> dict[str, bool | int | float]:
     """The parameters that were given; UsageError where one is given twice or has no value."""
     names = [name for name, _ in pairs]
     for name in names:
@@ -101,9 +101,10 @@ def add_file(parser: argparse.ArgumentParser) -> None:
 def add_length(parser: argparse.ArgumentParser, default: int) -> None:
     """-n and --nq."""
     parser.add_argument(
-        "-n", dest="n", metavar="N", type=count, default=default, help=f"number of keys, as in 4096 or 64k ({default})"
-    )
-    parser.add_argument("--nq", metavar="N", type=count, help="number of queries, the last of the sequence (as many as keys)")
+        "-n", dest="n", metavar="N", type=count, default=default,
+        help=f"number of keys, as in 4096 or 64k ({default})",
+    )  # fmt: skip
+    parser.add_argument("--nq", metavar="N", type=count, help="number of queries, the last ones of the sequence (N)")
 
 
 def add_heads(parser: argparse.ArgumentParser, default: int) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from attnlang import syntax
 from attnlang.call import Binding, Call
+from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
-from attnlang.errors import CannotDump, Diagnostic, Diagnostics, NoSuchPattern, nearest
-from attnlang.errors import TargetWithoutKernels, WrongDeviceForTarget
+from attnlang.errors import (
+    CannotDump,
+    Diagnostic,
+    Diagnostics,
+    NoSuchPattern,
+    TargetWithoutKernels,
+    WrongDeviceForTarget,
+    nearest,
+)
 from attnlang.ir import pattern as ir
 from attnlang.settings import options
 from attnlang.source import Source
@@ -21,6 +30,7 @@ from attnlang.targets import target_of
 if TYPE_CHECKING:
     import torch
 
+    from attnlang.execute import Compiled
     from attnlang.ir.interpret import Inputs, Result
     from attnlang.ir.kernel import Type
     from attnlang.ir.plan import Report
@@ -43,7 +53,8 @@ def load(path: str | Path, name: str | None = None) -> Unit:
 
     Raises Diagnostics with every mistake of the file and of the files it imports.
     """
-    return _unit(_read(path), choose(_read(path), name, str(path)))
+    whole = _read(path)
+    return _unit(whole, choose(whole, name, str(path)))
 
 
 def load_all(path: str | Path) -> tuple[Unit, ...]:
@@ -56,6 +67,18 @@ def parse(text: str, name: str | None = None) -> Unit:
     """The pattern `name` of a text; without a name its only one."""
     whole = _whole(tree_of(Source("<text>", text)), None)
     return _unit(whole, choose(whole, name, "<text>"))
+
+
+def compiled_tree(tree: syntax.File, name: str) -> Unit:
+    """A pattern whose tree was made without a text; raises Diagnostics with every mistake of meaning."""
+    return _unit(Whole(tree, (name,)), name)
+
+
+def source_of(path: str | Path) -> Source:
+    """The text of a file; raises a Diagnostic where it is missing, unreadable, too large, empty or no text."""
+    from attnlang.grammar.reading import read_source
+
+    return read_source(path)
 
 
 def tree_of(source: Source) -> syntax.File:
@@ -98,7 +121,7 @@ def meaning(tree: syntax.File, name: str) -> ir.Pattern:
     pattern = elaborate(tree, name, {}, prelude())
     if options().dump_directory is not None:
         dump(name, "3-pattern.txt", pattern_text(pattern))
-    verify(pattern)
+    verify(pattern, after="elaborate")
     return pattern
 
 
@@ -124,25 +147,21 @@ def choose(whole: Whole, name: str | None, path: str) -> str:
 
 
 def _read(path: str | Path) -> Whole:
-    from attnlang.grammar.reading import read_source
-
-    def parsed(place: str) -> syntax.File:
-        return tree_of(read_source(place))
-
     try:
-        return _whole(parsed(str(path)), str(path))
+        return _whole(_tree_at(str(path)), str(path))
     except Diagnostic as mistake:
         raise Diagnostics([mistake]) from None
 
 
+def _tree_at(path: str) -> syntax.File:
+    from attnlang.grammar.reading import read_source
+
+    return tree_of(read_source(path))
+
+
 def _whole(file: syntax.File, path: str | None) -> Whole:
-    def parsed(place: str) -> syntax.File:
-        from attnlang.grammar.reading import read_source
-
-        return tree_of(read_source(place))
-
     standard = frozenset(item.name for item in prelude().items if isinstance(item, syntax.Definition))
-    return with_imports(file, path, parsed, standard)
+    return with_imports(file, path, _tree_at, standard)
 
 
 def _unit(whole: Whole, name: str) -> Unit:
@@ -167,7 +186,7 @@ def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str
         raise TargetWithoutKernels(target=chosen)
     from attnlang.execute import execute
 
-    return execute(pattern, call, chosen, want)
+    return execute(pattern, inputs_of(call), chosen, want)
 
 
 def eager(pattern: ir.Pattern, call: Call, want: frozenset[str]) -> Result:
@@ -200,6 +219,22 @@ def report(pattern: ir.Pattern, binding: Binding, target: str | None, dtype: Typ
     return planned(pattern, binding, plan_target(target), dtype)
 
 
+def compile_ahead(
+    pattern: ir.Pattern,
+    target: str | None,
+    dtype: Type,
+    head_dim: int,
+    value_dim: int,
+    parameters: Mapping[str, Number],
+    *,
+    lse: bool,
+) -> Compiled:
+    """The kernels of a pattern for a target, without tensors and without a GPU."""
+    from attnlang.execute import compile_ahead as compiled
+
+    return compiled(pattern, plan_target(target), head_dim, value_dim, dtype, parameters, lse=lse)
+
+
 def inputs_of(binding: Binding) -> Inputs:
     """The arguments as the interpreter takes them."""
     from attnlang.ir.interpret import Inputs
@@ -218,8 +253,9 @@ def device_target(device: torch.device) -> str:
     import torch
 
     if torch.version.hip is not None:
-        name: str = torch.cuda.get_device_properties(device).gcnArchName
-        return f"hip:{name.split(':')[0]}"
+        properties: object = cast("Any", torch.cuda).get_device_properties(device)
+        name = str(getattr(properties, "gcnArchName", ""))  # such as gfx942:sramecc+:xnack-
+        return f"hip:{name.partition(':')[0]}"
     major, minor = torch.cuda.get_device_capability(device)
     return f"cuda:{major}{minor}"
 
@@ -236,10 +272,11 @@ def plan_target(target: str | None) -> str:
 
 def check_device(target: str, device: torch.device) -> None:
     """Raises WrongDeviceForTarget where tensors of the device cannot be read by kernels of the target."""
-    family = target.split(":")[0]
+    family, _, model = target.partition(":")
     if family in ("cuda", "hip"):
         actual = device_target(device)
-        if actual != target:
+        newer = family == "cuda" and actual.startswith("cuda:") and int(actual[5:]) >= int(model)
+        if actual != target and not newer:
             found = f"{device} ({actual})" if device.type == "cuda" else f"'{device}'"
             advice = 'target="eager" and target="interpret" run on any machine'
             raise WrongDeviceForTarget(None, advice, target=target, wanted=f"a {target} GPU", found=found)

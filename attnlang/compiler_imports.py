@@ -38,8 +38,8 @@ def with_imports(
 ) -> Whole:
     """The file with the definitions and patterns of its imports before its own; `path` None: a text, without folder.
 
-    `parse` reads a file by its path, `standard` are the names of the standard library. Raises Diagnostics: a path that leads outside, circles, missing files, and
-    every mistake in the imported files.
+    `parse` reads a file by its path, `standard` are the names of the standard library. Raises Diagnostics: paths
+    that lead outside, circles, missing files, names that clash, and every mistake in the imported files.
     """
     own = tuple(item.name for item in file.items if isinstance(item, syntax.PatternDefinition))
     if not any(isinstance(item, syntax.Import) for item in file.items):
@@ -124,9 +124,9 @@ def _inside(item: syntax.Import, folder: Path) -> Path:
     """The file that an import names; raises ImportOutside unless it lies in the folder, links followed."""
     written = item.path
     if not written or "\0" in written:
-        raise ImportOutside(item.span, path=written, advice="name one file, as in import \"masks.attn\"")
+        raise ImportOutside(item.span, path=written, advice='name one file, as in import "masks.attn"')
     if os.path.isabs(written) or written[1:2] == ":" or "\\" in written:
-        advice = "write the path from this folder on, with slashes: \"folder/file.attn\""
+        advice = 'write the path from this folder on, with slashes: "folder/file.attn"'
         raise ImportOutside(item.span, path=written, advice=advice)
     if ".." in written.split("/"):
         raise ImportOutside(item.span, path=written, advice="an import stays in its folder and below")
@@ -174,7 +174,9 @@ def needed_by(file: syntax.File, name: str) -> syntax.File:
         queue += [functions[used] for used in sorted(set(names_in(item)) & set(functions))]
         if isinstance(item, syntax.PatternDefinition):
             queue += [patterns[other] for other in sorted(claimed_equal(item) & set(patterns))]
-    kept = tuple(cast("Item", without_comments(item)) for item in items if any(item is used for used in needed))
+    kept = tuple(
+        cast("Item", without_comments(item)) for item in items if any(item is used for used in needed)
+    )
     return syntax.File(kept, span=file.span)
 
 
@@ -182,12 +184,14 @@ def without_comments(statement: syntax.Statement) -> syntax.Statement:
     """The statement without its comments, and those of its block."""
     if isinstance(statement, syntax.PatternDefinition | syntax.Branch):
         body = tuple(without_comments(part) for part in statement.body)
-        return replace(statement, body=cast("tuple[syntax.AnyStatement, ...]", body), comments=(), trailing="")
+        return replace(
+            statement, body=cast("tuple[syntax.AnyStatement, ...]", body), comments=(), trailing=""
+        )
     return replace(statement, comments=(), trailing="")
 
 
 def without_sparsity(pattern: syntax.PatternDefinition) -> syntax.PatternDefinition:
-    """The pattern with neither sparsity sections, in its branches neither, nor claims (they are about the sparse one)."""
+    """The pattern without sparsity, in its branches too, and without its claims: they are about the sparse one."""
 
     def kept(body: tuple[syntax.AnyStatement, ...]) -> tuple[syntax.AnyStatement, ...]:
         found: list[syntax.AnyStatement] = []

@@ -334,29 +334,29 @@ class TooManyMistakes(Diagnostic):
 
 
 class ImportOutside(Diagnostic):
-    code = "E142"
+    code = "E250"
     message = "the import '{path}' leads out of the folder of this file"
     hint = "{advice}"
 
 
 class ImportCircle(Diagnostic):
-    code = "E143"
+    code = "E251"
     message = "imports go in a circle: {circle}"
 
 
 class ImportWithoutFolder(Diagnostic):
-    code = "E144"
+    code = "E252"
     message = "a text has no folder to import '{path}' from"
     hint = "write it to a file and load that, or put the definitions into the text"
 
 
 class ImportTooDeep(Diagnostic):
-    code = "E145"
+    code = "E253"
     message = "imports are nested more than {limit} deep"
 
 
 class ImportClash(Diagnostic):
-    code = "E146"
+    code = "E254"
     message = "'{name}' is defined in '{first}' and again in '{second}'"
     hint = "rename one of them"
 

@@ -16,8 +16,12 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from attnlang.errors import Diagnostic, nearest
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 FORMATS = ("png", "svg", "pdf")
 MOST_PANELS = 16
@@ -25,10 +29,10 @@ MOST_PIXELS = 1024
 """Sides of a panel's picture; a longer mask is shown as the average of its pairs."""
 
 # A pair is visible or hidden, its tile full, partial or empty: row 2·kind + visible.
-PALETTE = np.array(
-    [[0xF2, 0xF4, 0xF7], [0xF2, 0xF4, 0xF7], [0xFD, 0xE6, 0xC8], [0xE0, 0x7B, 0x1A], [0x2B, 0x6C, 0xB0], [0x2B, 0x6C, 0xB0]],
-    dtype=np.uint8,
-)  # fmt: skip
+COLOURS = ("#f2f4f7", "#f2f4f7", "#fde6c8", "#e07b1a", "#2b6cb0", "#2b6cb0")
+PALETTE: NDArray[np.uint8] = np.array(
+    [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in COLOURS], dtype=np.uint8
+)
 EMPTY, PARTIAL, FULL = 0, 1, 2
 INK, PAPER, LINE = "#1f2933", "#ffffff", "#8593a3"
 
@@ -61,18 +65,22 @@ class TileCounts:
         return f"{self.full} full, {self.partial} partial, {self.empty} empty"
 
 
-def tile_kinds(mask: Any, tile: int) -> Any:
+def tile_kinds(mask: Bools, tile: int) -> Ints:
     """EMPTY, PARTIAL or FULL for every tile of `tile` × `tile` pairs of a bool array [NQ, NK]; borders may be cut."""
-    rows, columns = mask.shape
-    row_starts, column_starts = np.arange(0, rows, tile), np.arange(0, columns, tile)
+    row_starts, heights = _parts(mask.shape[0], tile)
+    column_starts, widths = _parts(mask.shape[1], tile)
     seen = np.add.reduceat(np.add.reduceat(mask, row_starts, axis=0, dtype=np.int64), column_starts, axis=1)
-    heights = np.minimum(row_starts + tile, rows) - row_starts
-    widths = np.minimum(column_starts + tile, columns) - column_starts
     whole = seen == heights[:, None] * widths[None, :]
-    return np.where(seen == 0, EMPTY, np.where(whole, FULL, PARTIAL))
+    return np.where(seen == 0, EMPTY, np.where(whole, FULL, PARTIAL)).astype(np.int64)
 
 
-def tile_counts(mask: Any, tile: int) -> TileCounts:
+def _parts(length: int, step: int) -> tuple[Ints, Ints]:
+    """Where the parts of at most `step` begin, and how long each is."""
+    starts = np.arange(0, length, step, dtype=np.int64)
+    return starts, np.minimum(starts + step, length) - starts
+
+
+def tile_counts(mask: Bools, tile: int) -> TileCounts:
     """The number of tiles of each kind in a bool array [NQ, NK]."""
     kinds = tile_kinds(mask, tile)
     full, partial, empty = (int((kinds == kind).sum()) for kind in (FULL, PARTIAL, EMPTY))
@@ -94,7 +102,7 @@ def draw_mask(
     At most MOST_PANELS heads are drawn; the counts are of all. Raises WrongPictureFormat, PictureNotWritten.
     """
     path = check_format(path)
-    masks = np.asarray(mask, dtype=bool)
+    masks: Bools = np.asarray(mask, dtype=np.bool_)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or not masks.size or tile < 1:
         raise ValueError("a mask to draw is [NQ, NK] or [heads, NQ, NK], not empty, with tiles of at least one pair")
@@ -118,13 +126,14 @@ def check_format(path: str | Path) -> Path:
 
 
 def _figure(
-    masks: Any, title: str, tile: int, names: Sequence[str], q_offset: int, counts: Sequence[TileCounts]
+    masks: Bools, title: str, tile: int, names: Sequence[str], q_offset: int, counts: Sequence[TileCounts]
 ) -> Any:
     panels, rows, columns = masks.shape
     across = ceil(sqrt(panels))
     down = ceil(panels / across)
     width, height = _panel_size(rows, columns, panels)
-    figure: Any = Figure(figsize=(across * width + 0.3, down * (height + 0.3) + 1.1), facecolor=PAPER, layout="constrained")
+    inches = (across * width + 0.3, down * (height + 0.3) + 1.1)
+    figure: Any = Figure(figsize=inches, facecolor=PAPER, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for place, panel in enumerate(axes):
@@ -160,7 +169,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share in (0, 1) or 0.001 <= share <= 0.999 else f"{share:.2%}"
 
 
-def _draw_panel(panel: Any, mask: Any, tile: int, q_offset: int) -> None:
+def _draw_panel(panel: Any, mask: Bools, tile: int, q_offset: int) -> None:
     rows, columns = mask.shape
     edges = (-0.5, columns - 0.5, q_offset + rows - 0.5, q_offset - 0.5)
     panel.imshow(_pixels(mask, tile), extent=edges, interpolation="nearest", aspect="auto", zorder=1)
@@ -192,36 +201,30 @@ def _tile_lines(rows: int, columns: int, tile: int, q_offset: int) -> Any:
     return LineCollection(upright + level, colors=LINE, linewidths=0.5, alpha=0.7, zorder=2)
 
 
-def _pixels(mask: Any, tile: int) -> Any:
+def _pixels(mask: Bools, tile: int) -> NDArray[np.uint8]:
     """RGB of every pair, or of the averages where the mask has more pairs than a panel has pixels."""
     rows, columns = mask.shape
-    kinds = tile_kinds(mask, tile).astype(np.uint8)
-    row_step, column_step = ceil(rows / MOST_PIXELS), ceil(columns / MOST_PIXELS)
-    column_starts = np.arange(0, columns, column_step)
-    lines: list[Any] = []
+    kinds = tile_kinds(mask, tile)
+    row_step = ceil(rows / MOST_PIXELS)
+    starts, widths = _parts(columns, ceil(columns / MOST_PIXELS))
+    lines: list[NDArray[np.uint8]] = []
     for start in range(0, rows, row_step):
         part = mask[start : start + row_step]
         row_kinds = kinds[np.arange(start, start + len(part)) // tile]
         colours = PALETTE[2 * np.repeat(row_kinds, tile, axis=1)[:, :columns] + part]
-        if row_step == column_step == 1:
-            lines.append(colours[0])
-            continue
-        sums = np.add.reduceat(colours.sum(axis=0, dtype=np.int64), column_starts, axis=0)
-        widths = np.minimum(column_starts + column_step, columns) - column_starts
+        sums = np.add.reduceat(colours.sum(axis=0, dtype=np.int64), starts, axis=0)
         lines.append((sums // (widths[:, None] * len(part))).astype(np.uint8))
     return np.stack(lines)
 
 
 def _legend() -> list[Any]:
-    def colour(row: int) -> tuple[float, ...]:
-        return tuple(float(part) / 255 for part in PALETTE[row])
-
-    return [
-        Patch(facecolor=colour(5), edgecolor=LINE, linewidth=0.5, label="full tile: no mask needed"),
-        Patch(facecolor=colour(3), edgecolor=LINE, linewidth=0.5, label="partial tile: visible pair"),
-        Patch(facecolor=colour(2), edgecolor=LINE, linewidth=0.5, label="partial tile: hidden pair"),
-        Patch(facecolor=colour(0), edgecolor=LINE, linewidth=0.5, label="empty tile: never computed"),
-    ]
+    entries = (
+        (COLOURS[5], "full tile: no mask needed"),
+        (COLOURS[3], "partial tile: visible pair"),
+        (COLOURS[2], "partial tile: hidden pair"),
+        (COLOURS[0], "empty tile: never computed"),
+    )
+    return [Patch(facecolor=colour, edgecolor=LINE, linewidth=0.5, label=label) for colour, label in entries]
 
 
 def _save(figure: Any, path: Path) -> None:

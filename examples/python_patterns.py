@@ -21,7 +21,7 @@ def streaming(p, window: AtLeastOne = 1024, sinks: Annotated[int, ">= 0"] = 4):
 
 @attention_pattern
 def longformer(p, is_global: Tensor["b", "n"].bool, radius: Annotated[int, ">= 0"] = 256):
-    p.sparsity((abs(p.q - p.k) <= radius) | is_global[p.b, p.q] | is_global[p.b, p.k])
+    p.sparsity(p.local(radius) | is_global[p.b, p.q] | is_global[p.b, p.k])
 
 
 @attention_pattern

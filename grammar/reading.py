@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from attnlang.errors import (
@@ -29,18 +30,23 @@ def read_source(path: str | Path) -> Source:
     Raises a Diagnostic: file missing, a directory, unreadable, over MAX_FILE bytes, empty, binary.
     """
     name = str(path)
-    if not os.path.exists(name):
-        raise FileNotFound(file=name)
-    if os.path.isdir(name):
-        raise FileIsDirectory(file=name)
     try:
+        kind = os.stat(name).st_mode
+        if stat.S_ISDIR(kind):
+            raise FileIsDirectory(file=name)
+        if not stat.S_ISREG(kind):
+            raise FileCannotBeRead(file=name, reason="it is no regular file")
         with open(name, "rb") as file:
             data = file.read(MAX_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFound(file=name) from None
     except OSError as error:
         raise FileCannotBeRead(file=name, reason=error.strerror or type(error).__name__) from None
+    except ValueError:
+        raise FileNotFound(file=name.replace("\0", "\\0")) from None
     if len(data) > MAX_FILE:
         raise FileTooLarge(file=name, limit=MAX_FILE)
-    if not data.strip():
+    if not data.removeprefix(b"\xef\xbb\xbf").strip():
         raise FileIsEmpty(file=name)
     if b"\x00" in data:
         raise NotText(

@@ -58,5 +58,10 @@ class SharedLock:
                 self._exclusive = False
                 self._changed.notify_all()
 
+    def has_waiting_writer(self) -> bool:
+        """Whether somebody waits to be alone."""
+        with self._changed:
+            return self._waiting > 0
+
 
 TRITON = SharedLock()

@@ -183,6 +183,36 @@ def test_swin_cells_and_bias() -> None:
     )
 
 
+def test_swin_as_it_is_published() -> None:
+    """Roll the image, number its nine parts, cut windows, attend where window and part agree, roll back."""
+    height, width, window, shift = 9, 6, 3, 2
+    q, k, v, bias = (
+        random(1, 2, 54, 6),
+        random(1, 2, 54, 6, seed=1),
+        random(1, 2, 54, 5, seed=2),
+        random(2, 25),
+    )
+    order = torch.arange(54).reshape(height, width).roll((-shift, -shift), (0, 1)).flatten()
+    parts = torch.zeros(height, width)
+    edges = (slice(0, -window), slice(-window, -shift), slice(-shift, None))
+    for number, (rows, columns) in enumerate((a, b) for a in edges for b in edges):
+        parts[rows, columns] = number
+    y, x = torch.arange(54) // width, torch.arange(54) % width
+    windows = (y // window) * width + x // window
+    visible = windows[:, None] == windows[None, :]
+    visible &= parts.flatten()[:, None] == parts.flatten()[None, :]
+    index = (y[:, None] - y + window - 1) * (2 * window - 1) + (x[:, None] - x + window - 1)
+    scores = q[:, :, order] @ k[:, :, order].mT / 6**0.5 + bias[:, index.clamp(0, 24)]
+    rolled = torch.softmax(scores.masked_fill(~visible, -torch.inf), -1) @ v[:, :, order]
+    expected = rolled[:, :, order.argsort()]
+    got = (
+        DEFINITIONS["swin"]
+        .function(q, k, v, height=height, width=width, window=window, shift=shift, bias=bias)
+        .out
+    )
+    torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize(
     ("L", "w", "stride", "dilation"), [(20, 7, 1, 1), (23, 4, 3, 1), (29, 5, 2, 3), (24, 6, 6, 4)]
 )

@@ -266,7 +266,7 @@ def test_too_many_mistakes_are_cut() -> None:
         ("x" * 900_000, "E122"),
         ("1e999", "E121"),
         ("9" * 19, "E121"),
-        ('"' * 900_000, "E111"),
+        ('"' + "x " * 400_000, "E111"),
         ("'" * 900_000, "E119"),
         (". " * 400_000, "E119"),
         ("q\x00", "E107"),
@@ -299,10 +299,10 @@ def test_deep_indentation_is_no_recursion() -> None:
 
 def test_a_megabyte_is_read_in_seconds() -> None:
     pattern = "pattern p{}(w: int = 4):\n    mask causal and q - k < w\n    score Q[q] @ K[k] * scale + bias[h, q - k]\n\n"
-    text = "".join(pattern.format(number) for number in range(8_500))
+    text = "".join(pattern.format(number) for number in range(9_000))
     assert 900_000 < len(text) < 1_000_000
     start = time.perf_counter()
     file = parse(text)
-    assert len(file.items) == 8_500
+    assert len(file.items) == 9_000
     assert len(format_file(file)) == len(text) - 1
     assert time.perf_counter() - start < 60

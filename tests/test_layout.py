@@ -28,18 +28,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ir": EVERYONE,
     "grammar": EVERYONE | {"syntax"},
     "elaborate": EVERYONE | {"syntax", "ir"},
-    "passes": EVERYONE | {"ir"},
+    "targets": EVERYONE,
+    "passes": EVERYONE | {"ir", "targets"},
     "codegen": EVERYONE | {"ir", "artifact"},
     "runtime": EVERYONE | {"artifact"},
+    "call": EVERYONE | {"ir"},
+    "execute": EVERYONE | {"artifact", "ir", "targets", "passes", "codegen", "runtime"},
+    "planning": EVERYONE | {"artifact", "ir", "targets", "call", "passes", "codegen", "runtime", "execute"},
     "compiler": EVERYONE
-    | {"syntax", "artifact", "ir", "grammar", "elaborate", "passes", "codegen", "runtime"},
-    "pattern": EVERYONE | {"syntax", "artifact", "ir", "compiler"},
+    | {"syntax", "artifact", "ir", "targets", "call", "grammar", "elaborate", "passes", "codegen", "runtime"}
+    | {"execute", "planning"},
+    "pattern": EVERYONE | {"syntax", "artifact", "ir", "call", "execute", "planning", "compiler"},
     "decorator": EVERYONE | {"syntax", "pattern", "compiler"},
     "show": EVERYONE | {"ir", "pattern"},
     "door": EVERYONE | {"pattern", "decorator", "compiler"},
     "demo": EVERYONE | {"door", "artifact", "ir", "pattern", "compiler", "show"},
     "cli": EVERYONE
-    | {"door", "syntax", "artifact", "ir", "pattern", "decorator", "compiler", "show", "demo"},
+    | {"door", "syntax", "artifact", "ir", "call", "targets", "planning", "execute"}
+    | {"pattern", "decorator", "compiler", "show", "demo"},
 }
 
 
@@ -57,7 +63,10 @@ LIBRARIES: dict[str, Home] = {
     "networkx": Home(top=("attnlang/passes/*", "attnlang/ir/*", "attnlang/elaborate*")),
     "torch": Home(
         top=("runtime/*", "attnlang/ir/interpret*", "attnlang/demo.py"),
-        inside=("attnlang/pattern*", "attnlang/compiler*", "attnlang/cli*", "attnlang/show*"),
+        inside=(
+            "attnlang/call*", "attnlang/pattern*", "attnlang/compiler*", "attnlang/execute*", "attnlang/cli*",
+            "attnlang/show*",
+        ),
     ),
     "numpy": Home(top=("runtime/*", "attnlang/ir/interpret*", "attnlang/show*", "attnlang/demo.py")),
     "triton": Home(top=("runtime/*",)),

@@ -5,6 +5,7 @@ import pickle
 import sys
 from dataclasses import replace
 from threading import Thread
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -413,11 +414,17 @@ def test_the_lock_lets_readers_in_together_and_writers_alone() -> None:
         with lock.exclusive():
             seen.append("writer")
 
-    with lock.shared(), lock.shared():
-        writer = Thread(target=write)
-        writer.start()
-        with lock.shared():  # the holder may enter again although a writer waits
-            seen.append("reader")
+    def read_twice() -> None:
+        with lock.shared(), lock.shared():
+            writer.start()
+            while not lock.has_waiting_writer():
+                sleep(0.001)
+            with lock.shared():  # who is inside may enter again although a writer waits
+                seen.append("reader")
+
+    writer, reader = Thread(target=write, daemon=True), Thread(target=read_twice, daemon=True)
+    reader.start()
+    reader.join(5)
     writer.join(5)
     assert seen == ["reader", "writer"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from attnlang.ir.pattern import (
-    H,
     HEAD,
     HK,
     KV_HEAD,
     Apply,
     Axis,
     Expr,
+    H,
     Index,
     Literal,
     Read,
@@ -35,11 +35,25 @@ def build(op: str, *args: Expr) -> Expr:
                 return inner
             case _:
                 pass
-    for rule in SIMPLIFY:
+    for rule in (*SIMPLIFY, cancel):
         changed = rule(expr)
         if changed is not None and not _too_large(changed):
             return changed
     return expr
+
+
+def cancel(expr: Expr) -> Expr | None:
+    """(x + y) - y  ->  x, for a term of a sum"""
+    match expr:
+        case Apply("sub", (Apply("add", (left, right)), term)):
+            if right == term:
+                return left
+            if left == term:
+                return right
+            inner = cancel(Apply("sub", (left, term)))
+            return None if inner is None else Apply("add", (inner, right))
+        case _:
+            return None
 
 
 def _too_large(expr: Expr) -> bool:
@@ -79,9 +93,7 @@ def rename(expr: Expr, values: Mapping[Axis, Expr]) -> Expr:
             inner = {axis: value for axis, value in values.items() if axis not in axes}
             if not inner:
                 return expr
-            return Reduce(
-                op, axes, rename(body, inner), None if where is None else rename(where, inner)
-            )
+            return Reduce(op, axes, rename(body, inner), None if where is None else rename(where, inner))
         case _:
             return map_children(expr, lambda part: rename(part, values))
 

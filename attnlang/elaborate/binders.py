@@ -104,3 +104,6 @@ def call_value(work: Work, node: syntax.Expr, context: Context, what: str, kind:
     return value
 
 
+def call_context(work: Work, place: str) -> Context:
+    """Where only parameters and sizes have a value."""
+    return Context(place, {}, work.file)

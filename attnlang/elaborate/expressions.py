@@ -7,8 +7,8 @@ from typing import assert_never
 from attnlang import syntax
 from attnlang.elaborate.calls import call
 from attnlang.elaborate.operators import binary, comparison, conditional, logical, unary
-from attnlang.elaborate.reads import attribute, name_value, subscript
 from attnlang.elaborate.reductions import comprehension
+from attnlang.elaborate.subscripts import attribute, name_value, subscript
 from attnlang.elaborate.values import Value
 from attnlang.elaborate.work import Context, Work
 from attnlang.ir.pattern import Literal

@@ -46,9 +46,7 @@ PLACES: dict[str, str] = {
     "sinkhorn": "sinkhorn(n) is a step of normalize",
 }
 
-BUILTIN_FUNCTIONS.update(
-    (*ELEMENTWISE, *FORMULAS, *PLACES, *REDUCTIONS, "min", "max", "block", "merge", "g")
-)
+BUILTIN_FUNCTIONS.update((*ELEMENTWISE, *FORMULAS, *PLACES, *REDUCTIONS, "min", "max", "block", "merge", "g"))
 
 
 def elementwise_call(work: Work, node: syntax.Call, values: list[Value]) -> Value | None:
@@ -114,12 +112,16 @@ def _elu(work: Work, span: Span, value: Value, place: Span) -> Value | None:
     if below is None:
         return None
     smooth = elementwise(work, "expm1", span, [below], [place])
-    return None if smooth is None else elementwise(work, "where", span, [positive, value, smooth], [place] * 3)
+    return (
+        None if smooth is None else elementwise(work, "where", span, [positive, value, smooth], [place] * 3)
+    )
 
 
 def _norm(work: Work, span: Span, value: Value, place: Span) -> Value | None:
     if len(value.features) != 1:
-        work.report(WrongShape(place, what="the argument of 'norm'", expected="a vector", found=described(value)))
+        work.report(
+            WrongShape(place, what="the argument of 'norm'", expected="a vector", found=described(value))
+        )
         return None
     squared = product(work, span, value, value, (place, place))
     return None if squared is None else elementwise(work, "sqrt", span, [squared], [place])
@@ -131,4 +133,3 @@ def wrong_count(work: Work, node: syntax.Call, expected: str, given: int) -> Non
     if node.keywords:
         found += f" and the named {', '.join(name for name, _ in node.keywords)}"
     work.report(WrongArguments(node.span, name=node.function.id, expected=expected, given=found))
-

@@ -70,7 +70,9 @@ def first_of(group: Group, index: Expr) -> Expr:
         case ById():
             return _extreme(group, index, "min")
         case Boxes(sides):
-            corner = [build("mul", at, side) for at, (_, _, side) in zip(_box(sides, index), sides, strict=True)]
+            corner = [
+                build("mul", at, side) for at, (_, _, side) in zip(_box(sides, index), sides, strict=True)
+            ]
             return build("add", origin_of(group.of), _row_major(corner, [extent for _, extent, _ in sides]))
 
 
@@ -102,18 +104,20 @@ def size_of(work: Work, group: Group, index: Expr) -> Expr:
             result: Expr = ONE
             for at, (_, extent, side) in zip(_box(sides, index), sides, strict=True):
                 low = build("mul", at, side)
-                result = build("mul", result, build("sub", build("min", build("add", low, side), extent), low))
+                result = build(
+                    "mul", result, build("sub", build("min", build("add", low, side), extent), low)
+                )
             return result
 
 
 def members_of(work: Work, group: Group, index: Expr) -> Members:
     """Variables that go through the members of a group."""
     match group.shape:
-        case Uniform(by, every, _):
+        case Uniform(by, every, start):
             inside = work.fresh("i", by, "range")
-            position = build("add", first_of(group, index), Index(inside))
-            exists = Literal(True) if by == every == ONE else build("lt", position, _end(group))
-            return Members((inside,), position, exists)
+            row = build("add", build("add", start, build("mul", index, every)), Index(inside))
+            exists = Literal(True) if by == every == ONE else build("lt", row, length_of(group.of))
+            return Members((inside,), build("add", origin_of(group.of), row), exists)
         case ById(ids):
             member = work.copy(_axis_of(group.of))
             exists = build("eq", rename(ids, {POSITION: Index(member)}), index)

@@ -25,7 +25,9 @@ def merge_of(work: Work, node: syntax.Call, context: Context, name: str | None) 
     (_, first), others = parts[0], parts[1:]
     for argument, part in others:
         if part.row_slots != first.row_slots or not work.same_size(part.feature.size, first.feature.size):
-            problem = f"'{written(argument)}' and '{written(node.arguments[0])}' differ in their rows or features"
+            problem = (
+                f"'{written(argument)}' and '{written(node.arguments[0])}' differ in their rows or features"
+            )
             work.report(WrongMerge(argument.span, problem=problem))
             return None
     for stage in work.stages:
@@ -57,7 +59,9 @@ def _parts(
     parts: list[tuple[syntax.Expr, Attended | Merged]] = []
     failed = False
     if len(node.arguments) < 2 or node.keywords:
-        work.report(WrongMerge(node.span, "write merge(a, b)", problem="a merge takes at least two attentions"))
+        work.report(
+            WrongMerge(node.span, "write merge(a, b)", problem="a merge takes at least two attentions")
+        )
         failed = True
     for argument in node.arguments:
         part = _part(work, argument, context)

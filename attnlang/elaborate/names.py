@@ -156,7 +156,9 @@ def known_names(work: Work, context: Context) -> dict[str, str]:
                 known[name] = f"parameter of this pattern, line {declared.span.line}"
             else:
                 known[name] = declared.described
-    known |= {name: "an index" for name in context.indices} | {name: "a local name" for name in context.locals}
+    known |= {name: "an index" for name in context.indices} | {
+        name: "a local name" for name in context.locals
+    }
     return known
 
 

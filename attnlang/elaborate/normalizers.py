@@ -60,7 +60,9 @@ def normalizer(
     nodes = (SOFTMAX,) if node is None else node.steps
     along: Axis | None = over
     if node is not None and node.over is not None:
-        along = next((axis for axis in (*rows, over) if axis.name == node.over and axis.role != "batch"), None)
+        along = next(
+            (axis for axis in (*rows, over) if axis.name == node.over and axis.role != "batch"), None
+        )
         if along is None:
             rows_here = ", ".join(axis.name for axis in (*rows[2:], over))
             reason = f"'over {node.over}' names no index of this attention, which has {rows_here}"
@@ -90,7 +92,11 @@ def _step(work: Work, node: syntax.Expr, row: Row, context: Context) -> Step | N
             return _threshold(work, node, context)
         case _:
             value = number(work, node, context, "a step of normalize")
-            return None if value is None else Formula(value.expr, "softmax" if is_softmax(value.expr, row) else "")
+            return (
+                None
+                if value is None
+                else Formula(value.expr, "softmax" if is_softmax(value.expr, row) else "")
+            )
 
 
 def _threshold(work: Work, node: syntax.Call, context: Context) -> Step | None:
@@ -202,5 +208,3 @@ def _sums_exponentials(expr: Expr) -> bool:
             return any(_sums_exponentials(part) for part in parts)
         case _:
             return False
-
-

@@ -109,5 +109,3 @@ def scalar(work: Work, node: syntax.Expr, context: Context, what: str, kind: str
         work.report(WrongType(node.span, hint, what=what, expected=expected, found=described(value)))
         return None
     return value
-
-

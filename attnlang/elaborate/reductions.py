@@ -66,7 +66,11 @@ def comprehension(work: Work, node: syntax.Reduction, context: Context) -> Value
     else:
         inner = context.with_local(node.variable, domain.value)
     body = work.evaluate(node.body, inner)
-    where = None if node.condition is None else condition(work, node.condition, inner, "the condition behind 'if'")
+    where = (
+        None
+        if node.condition is None
+        else condition(work, node.condition, inner, "the condition behind 'if'")
+    )
     if body is None or (node.condition is not None and where is None):
         return None
     exists = domain.exists if where is None else both(domain.exists, where.expr)
@@ -81,7 +85,9 @@ def _count(
 ) -> Value | None:
     if body.features:
         work.report(
-            WrongType(node.body.span, what="the body of 'count'", expected="a condition", found=described(body))
+            WrongType(
+                node.body.span, what="the body of 'count'", expected="a condition", found=described(body)
+            )
         )
         return None
     held = both(exists, body.expr) if body.dtype == "bool" else exists
@@ -190,9 +196,7 @@ def _range(work: Work, variable: str, node: syntax.Expr, context: Context) -> Do
         return None
     if length.dtype != "int" or length.features:
         advice = "a domain is heads, keys, queries, a coarse index or a length"
-        work.report(
-            WrongDomain(node.span, name=variable, domain=described(length), advice=advice)
-        )
+        work.report(WrongDomain(node.span, name=variable, domain=described(length), advice=advice))
         return None
     if length.role is not None or not known_at_call(length.expr):
         found = described_dependence(length.expr)
@@ -245,6 +249,6 @@ def of_one(work: Work, op: str, node: syntax.Call, value: Value, context: Contex
         return None
     fresh = work.copy(row.along)
     body = Value(rename(value.expr, {row.along: Index(fresh)}), value.dtype, size=value.size)
-    return reduce_over(work, op, span, (fresh,), body, row_visible(row, fresh), value.size + len(row.axes) + 2)
-
-
+    return reduce_over(
+        work, op, span, (fresh,), body, row_visible(row, fresh), value.size + len(row.axes) + 2
+    )

@@ -13,7 +13,6 @@ from attnlang.ir.pattern import (
     KEY,
     KV_HEAD,
     POSITION,
-    Q_OFFSET,
     QUERY,
     VALUE_FEATURE,
     ZERO,
@@ -22,7 +21,7 @@ from attnlang.ir.pattern import (
     Expr,
     Role,
 )
-from attnlang.source import NOWHERE, Span
+from attnlang.source import Span
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ class Readable:
     """A tensor or a stage, read by `own` indices or by `leading` and `own`; `features` remain when it is read.
 
     With `omit`, trailing own indices may be left out and become features. With `token`, the last own index must be
-    the token before this one, and is not read by. With `after`, it is a state, which bare means after the current token.
+    the token before this one, and is not read by. With `after`, it is a state: bare, it is
+    the one after the current token.
     """
 
     name: str
@@ -195,9 +195,3 @@ INPUTS: dict[str, Readable] = {
 }
 
 CONSTANTS: dict[str, float] = {"pi": 3.141592653589793, "inf": float("inf")}
-
-__all__ = [
-    "CANONICAL", "CONSTANTS", "INPUTS", "NOWHERE", "Q_OFFSET", "SLOTS",
-    "Abbreviation", "Attended", "Boxes", "ById", "Definition", "Entity", "FileScope", "Grid", "Group", "Kind",
-    "Merged", "Readable", "Relation", "Slot", "Uniform", "Value", "slot_of",
-]  # fmt: skip

@@ -38,12 +38,18 @@ def align(work: Work, span: Span, values: list[Value]) -> list[Value] | None:
             aligned.append(value)
             continue
         if len(value.features) != len(axes):
-            work.report(WrongShape(span, what="one side", expected="a vector like the other", found="a matrix"))
+            work.report(
+                WrongShape(span, what="one side", expected="a vector like the other", found="a matrix")
+            )
             return None
         for mine, theirs in zip(value.features, axes, strict=True):
             if not work.same_size(mine.size, theirs.size):
                 left, right = expression_text(theirs.size), expression_text(mine.size)
-                hint = "write 'require DV == D' if they are meant to be one" if {left, right} == {"D", "DV"} else None
+                hint = (
+                    "write 'require DV == D' if they are meant to be one"
+                    if {left, right} == {"D", "DV"}
+                    else None
+                )
                 work.report(LengthsDisagree(span, hint, left=left, right=right))
                 return None
         changes = {mine: Index(theirs) for mine, theirs in zip(value.features, axes, strict=True)}
@@ -70,7 +76,13 @@ def _operands_fit(work: Work, op: str, values: list[Value], spans: list[Span]) -
             what = f"an operand of '{op}'" if op != "where" else "the condition of if"
             hint = "compare it, as in 'x > 0'"
             work.report(
-                WrongType(span, hint, what=what, expected="a condition", found=described(replace(value, features=())))
+                WrongType(
+                    span,
+                    hint,
+                    what=what,
+                    expected="a condition",
+                    found=described(replace(value, features=())),
+                )
             )
             fits = False
         elif value.dtype == "bool" and not condition and op not in ("eq", "ne", "where", "int", "float"):
@@ -83,7 +95,9 @@ def _operands_fit(work: Work, op: str, values: list[Value], spans: list[Span]) -
         odd = next(index for index, value in enumerate(pair) if value.dtype == "bool")
         span = spans[odd + (1 if op == "where" else 0)]
         hint = "int(…) makes it 0 or 1"
-        work.report(WrongType(span, hint, what="this side", expected="a number like the other", found="a condition"))
+        work.report(
+            WrongType(span, hint, what="this side", expected="a number like the other", found="a condition")
+        )
         fits = False
     return fits
 
@@ -152,7 +166,9 @@ def outer(work: Work, span: Span, left: Value, right: Value) -> Value | None:
     """`outer(a, b)`: the matrix a[i] · b[j]."""
     for value in (left, right):
         if len(value.features) != 1:
-            work.report(WrongShape(span, what="an argument of 'outer'", expected="a vector", found=described(value)))
+            work.report(
+                WrongShape(span, what="an argument of 'outer'", expected="a vector", found=described(value))
+            )
             return None
     (row,), (column,) = left.features, right.features
     if row == column:
@@ -166,7 +182,9 @@ def outer(work: Work, span: Span, left: Value, right: Value) -> Value | None:
 def over_features(work: Work, op: str, span: Span, value: Value) -> Value | None:
     """`sum(vec)`, `mean(vec)`, `max(vec)`, `min(vec)`: over the feature axis of a vector."""
     if len(value.features) != 1:
-        work.report(WrongShape(span, what=f"the argument of '{op}'", expected="a vector", found=described(value)))
+        work.report(
+            WrongShape(span, what=f"the argument of '{op}'", expected="a vector", found=described(value))
+        )
         return None
     (axis,) = value.features
     common = work.copy(axis)

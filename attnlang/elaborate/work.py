@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -44,14 +44,14 @@ class Reports:
         """Keeps a mistake unless the same one is known."""
         if self._muted:
             return
-        place = (-1, -1) if error.span is None else (error.span.start, error.span.end)
-        key = (error.code, error.text, *place)
+        start, end = (-1, -1) if error.span is None else (error.span.start, error.span.end)
+        key = (error.code, error.text, start, end)
         if key not in self._seen:
             self._seen.add(key)
             self.errors.append(error)
 
     @contextmanager
-    def muted(self) -> Iterator[None]:
+    def muted(self) -> Generator[None]:
         """For a first look at an expression that is elaborated again."""
         self._muted += 1
         try:
@@ -163,7 +163,7 @@ class Work:
             self.used.add(name)
             return self._entities[name]
         if name in self._in_progress:
-            through = self._in_progress[self._in_progress.index(name) :] + [name]
+            through = [*self._in_progress[self._in_progress.index(name) :], name]
             self.report(DependsOnItself(span, name=name, through=" → ".join(through)))
             return None
         self.used.add(name)
@@ -188,7 +188,9 @@ class Work:
 
     def copy(self, axis: Axis) -> Axis:
         """Another variable with the same values."""
-        return self.fresh(axis.name.rstrip("0123456789").rstrip("_") or axis.name, axis.size, axis.role, axis.start)
+        return self.fresh(
+            axis.name.rstrip("0123456789").rstrip("_") or axis.name, axis.size, axis.role, axis.start
+        )
 
     def named(self, name: str, size: Expr, role: Role, start: Expr = ZERO) -> Axis:
         """The index variable of that name, under another name if it is taken by one with other values."""

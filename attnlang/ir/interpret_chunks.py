@@ -39,11 +39,12 @@ def chunks(
     shapes = {frozenset(axes) for axes in _intermediates(pattern)}
     order = [axis for axis in rows if not _mixed(pattern, axis)] or [rows[2]]
 
-    def needed() -> int:
-        return _ALIVE * width * max(prod(lengths.get(axis, size(axis)) for axis in axes) for axes in shapes)
+    def needed(axes: frozenset[Axis]) -> int:
+        return _ALIVE * width * prod(lengths.get(axis, size(axis)) for axis in axes)
 
     for axis in order:
-        while needed() > budget and lengths[axis] > 1:
+        cut = [axes for axes in shapes if axis in axes]
+        while lengths[axis] > 1 and any(needed(axes) > budget for axes in cut):
             lengths[axis] = (lengths[axis] + 1) // 2
     steps = [[(low, min(low + lengths[axis], size(axis))) for low in range(0, size(axis), lengths[axis] or 1)]
              for axis in rows]  # fmt: skip

@@ -391,14 +391,10 @@ class _Forward:
         """The pointers and scalars that the statements name, in the order of declaration; results last."""
         names = ir.names(body)
         tensors = [source.pointer for name, source in self.lowering.sources.items() if name in names]
-        out = ir.Pointer(
-            "out", self.specialization.dtype, self._strides("out", 4), written=True
-        )
+        out = ir.Pointer("out", self.specialization.dtype, self._strides("out", 4), written=True)
         results = [out]
         if self.specialization.lse:
-            results.append(
-                ir.Pointer("lse", "fp32", self._strides("lse", 3), written=True)
-            )
+            results.append(ir.Pointer("lse", "fp32", self._strides("lse", 3), written=True))
         scalars = [ir.Scalar(name, kind) for name, kind in self.arguments.scalars.items() if name in names]
         return (*tensors, *results), tuple(scalars)
 

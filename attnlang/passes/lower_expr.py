@@ -369,7 +369,7 @@ class Lowering:
 
     def dimension(self, axis: Axis, size: int) -> str:
         """The tile dimension of a reduced axis: D for features, else by its length; padded to a power of two ≥ 16."""
-        block = max(16, 1 << (size - 1).bit_length())
+        block = padded(size)
         dim = {"feature": "D", "value_feature": "E"}.get(axis.role, f"R{size}")
         if self.dims.get(dim, block) != block:
             dim = f"R{size}"
@@ -450,6 +450,11 @@ _NEUTRAL: dict[str, tuple[float | bool, str]] = {
     "sum": (0, "add"), "prod": (1, "mul"), "max": (float("-inf"), "max"), "min": (float("inf"), "min"),
     "any": (False, "or"), "all": (True, "and"),
 }  # fmt: skip
+
+
+def padded(size: int) -> int:
+    """The side of a tile for a length: a power of two, at least 16."""
+    return max(16, 1 << (size - 1).bit_length())
 
 
 def _length(axis: Axis) -> Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnlang.ir.bounds import Facts, direction
-from attnlang.ir.kernel import Type
+from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Type, walk
 from attnlang.ir.pattern import (
     HK,
     NK,
@@ -19,13 +19,15 @@ from attnlang.ir.pattern import (
     Tensor,
     TensorAxis,
 )  # fmt: skip
-from attnlang.ir.plan import Band, BranchPlan, Decision, Obstacle, Plan, Specialization
+from attnlang.ir.plan import Band, BranchPlan, Decision, Obstacle, Plan, Specialization, Tile
 from attnlang.ir.rewrite import conjunction
 from attnlang.passes.lower_attention import Arguments, lower_attention
+from attnlang.passes.lower_expr import padded
 from attnlang.passes.obstacles import obstacles, plain_output
 from attnlang.passes.ranges import bands
 from attnlang.passes.specialize import reads, specialize
 from attnlang.passes.tiles import choose_tile
+from attnlang.passes.typed import walk as walk_expr
 from attnlang.passes.verify_kernel import verify_kernel
 from attnlang.targets import target_of
 
@@ -118,9 +120,8 @@ def _specialized(specialization: Specialization) -> list[Decision]:
                  else "a head's rows span 2^31 elements or more"),
     ]  # fmt: skip
     for what, size in (("head size", specialization.head_dim), ("value size", specialization.value_dim)):
-        block = max(16, 1 << (size - 1).bit_length())
-        if block != size:
-            result.append(Decision(what, f"{size} padded to {block}", "tile sides are powers of two"))
+        if padded(size) != size:
+            result.append(Decision(what, f"{size} padded to {padded(size)}", "tile sides are powers of two"))
     return result
 
 
@@ -135,12 +136,7 @@ def _branch(
 ) -> tuple[BranchPlan, list[Decision]]:
     query, key = attention.rows[-1], attention.over
     found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
-    head, value = (
-        max(16, 1 << (n - 1).bit_length()) for n in (specialization.head_dim, specialization.value_dim)
-    )
-    tile, tile_decision = choose_tile(
-        target_of(specialization.target), specialization.dtype, head, value, rows_limit
-    )
+    features = max(padded(specialization.head_dim), padded(specialization.value_dim))
     heavy_first = any(
         direction(bound, query, facts) == 1 for band in found for bound in band.upper
     ) and not any(direction(bound, query, facts) == 1 for band in found for bound in band.lower)
@@ -149,14 +145,34 @@ def _branch(
         if attention.name == "attention"
         else f"{pattern.name}_{attention.name}_forward"
     )
-    kernel = lower_attention(
-        name, banner, attention, found, tile, heavy_first, arguments, facts, specialization
-    )
+    target = target_of(specialization.target)
+
+    def lowered(tile: Tile) -> Kernel:
+        return lower_attention(
+            name, banner, attention, found, tile, heavy_first, arguments, facts, specialization
+        )
+
+    tile, tile_decision = choose_tile(target, specialization.dtype, features, rows_limit, 0)
+    kernel = lowered(tile)
+    if loads := _pair_loads(kernel):
+        tile, tile_decision = choose_tile(target, specialization.dtype, features, rows_limit, loads)
+        kernel = lowered(tile)
     verify_kernel(kernel, "lower_attention")
     return BranchPlan(attention, found, tile, heavy_first, kernel), [
         tile_decision,
         *_range_decisions(found, heavy_first),
     ]
+
+
+def _pair_loads(kernel: Kernel) -> int:
+    """Values that the last loop loads for every pair of query and key."""
+    loops = [statement for statement in kernel.body if isinstance(statement, Loop)]
+    return sum(
+        isinstance(part, Load) and part.shape[:2] == ("M", "N")
+        for statement in walk(loops[-1].body)
+        if isinstance(statement, Assign)
+        for part in walk_expr(statement.value)
+    )
 
 
 def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decision]:

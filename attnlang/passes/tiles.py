@@ -1,70 +1,43 @@
-"""Block lengths of a kernel, from the target's shared memory and registers: a rule, not a search."""
+"""Block lengths of a kernel: a table of what compiles without spills, found by compiling ahead of time."""
 
 from __future__ import annotations
 
 from attnlang.ir.plan import Decision, Tile
 from attnlang.targets import Target
 
-ACCUMULATOR_LIMIT = 96  # float32 registers a thread may spend on scores and results before kernels spill
+# (family, half types?) → by the longer padded feature length up to 64, 128, 256: queries, keys, warps, stages.
+# Full-precision float32 has no tensor cores, so that its accumulators must stay small.
+TILES: dict[tuple[str, bool], tuple[Tile, Tile, Tile]] = {
+    ("hopper", True): (Tile(128, 128, 8, 2), Tile(128, 64, 8, 3), Tile(128, 64, 8, 2)),
+    ("ampere", True): (Tile(128, 64, 8, 2), Tile(128, 32, 8, 3), Tile(64, 32, 8, 2)),
+    ("hip", True): (Tile(128, 32, 4, 1), Tile(64, 32, 4, 1), Tile(32, 32, 4, 1)),
+    ("hopper", False): (Tile(64, 32, 8, 2), Tile(32, 32, 8, 2), Tile(32, 16, 8, 2)),
+    ("ampere", False): (Tile(64, 32, 8, 2), Tile(32, 32, 8, 2), Tile(32, 16, 8, 2)),
+    ("hip", False): (Tile(64, 32, 4, 1), Tile(32, 32, 4, 1), Tile(16, 16, 4, 1)),
+}
 
 
 def choose_tile(
-    target: Target, dtype: str, head_block: int, value_block: int, rows_limit: int
+    target: Target, dtype: str, features: int, rows_limit: int, pair_loads: int
 ) -> tuple[Tile, Decision]:
-    """The tile for padded feature lengths; `rows_limit`: the class of the number of queries (16, 32, 64 or 128).
-
-    Shared memory of a forward kernel: the query tile once, key and value tiles once per stage.
-    """
+    """The tile for the longer of the padded feature lengths. `rows_limit`: the class of the number of queries (16, 32,
+    64 or 128); `pair_loads`: how many values per pair of query and key the score or mask loads."""
     if target.name == "interpret":
         tile = Tile(min(rows_limit, 32), 32, 4, 1)
         return tile, _decision(
             tile, "small, so that the interpreter shows tails and borders at short lengths"
         )
-    width = 4 if dtype == "fp32" else 2
-    best = Tile(min(rows_limit, 16), 16, 4, 1)
-    for rows, columns, warps, stages in _candidates(target, dtype):
-        if rows > max(rows_limit, 16):
-            continue
-        shared = width * (rows * head_block + stages * columns * (head_block + value_block))
-        accumulators = (rows * value_block + rows * columns) / (32 * warps)
-        if shared <= target.shared * 0.95 and accumulators <= ACCUMULATOR_LIMIT + (32 if rows < 128 else 0):
-            best = Tile(rows, columns, warps, stages)
-            break
-    return best, _decision(best, "the largest that fits shared memory and registers without spilling")
-
-
-def _candidates(target: Target, dtype: str) -> list[tuple[int, int, int, int]]:
-    """Rows, columns, warps, stages, best first."""
-    if dtype == "fp32":
-        return [
-            (64, 64, 4, 2),
-            (64, 32, 4, 2),
-            (64, 32, 8, 2),
-            (32, 32, 4, 2),
-            (32, 32, 4, 1),
-            (16, 32, 4, 1),
-        ]
-    if target.name.startswith("hip"):
-        return [
-            (128, 64, 4, 1),
-            (128, 32, 4, 1),
-            (64, 32, 4, 1),
-            (32, 32, 4, 1),
-            (16, 32, 4, 1),
-            (16, 16, 4, 1),
-        ]
-    if target.shared >= 200 * 1024:
-        large = [
-            (128, 128, 8, 2),
-            (128, 64, 8, 3),
-            (128, 64, 8, 2),
-            (64, 64, 4, 3),
-            (64, 64, 4, 2),
-            (64, 64, 8, 2),
-        ]
-    else:
-        large = [(128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 8, 2)]
-    return [*large, (32, 64, 4, 2), (32, 32, 4, 2), (16, 64, 4, 2), (16, 32, 4, 2), (16, 16, 4, 1)]
+    family = "hip" if target.name.startswith("hip") else "hopper" if target.shared >= 200 * 1024 else "ampere"
+    base = TILES[family, dtype != "fp32"][0 if features <= 64 else 1 if features <= 128 else 2]
+    rows = min(base.rows, rows_limit)
+    columns = max(16, base.columns >> min(pair_loads, 2))
+    tile = Tile(rows, columns, base.warps if rows in (base.rows, 64) else min(base.warps, 4), base.stages)
+    reason = "fits shared memory and registers without spilling"
+    if pair_loads:
+        reason += f"; fewer keys, for the {pair_loads} value(s) that every pair loads"
+    if rows < base.rows:
+        reason += f"; no more rows than the class of at most {rows_limit} queries has"
+    return tile, _decision(tile, reason)
 
 
 def _decision(tile: Tile, reason: str) -> Decision:

@@ -265,7 +265,7 @@ def softmax_attention(call: Call, s: Tensor, visible: Tensor) -> Result:
 
 def top(m: int, scores: list[float], candidates: list[int]) -> list[int]:
     """The m candidates of largest score, the lower index first among equals, all where there are fewer."""
-    return sorted(candidates, key=lambda c: (-scores[c], c))[:m]
+    return sorted(candidates, key=lambda c: (-scores[c], c))[: max(m, 0)]
 
 
 def unit_rows(t: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def softplus_reweighted(call: Call, p: Given) -> Result:
     cosines = torch.einsum("bhqd,bhkd->bhqk", unit_rows(call.q), unit_rows(call.keys()))
     s = math.log(call.sizes.D) * torch.log((q + 1).clamp(min=1).double()) * cosines
     positive = torch.log1p(torch.exp(s)).masked_fill(~call.mask(), 0.0)  # |s| ≤ ln(D)·ln(q+1) is small
-    lifted = (q + 1) * divided(positive) - (q >= 3) * p.offset
+    lifted = (q + 1) * divided(positive) - (q >= 3).double() * p.offset
     weights = divided(torch.relu(lifted).masked_fill(~call.mask(), 0.0) ** p.power)
     return Result(weighted(call, weights), None, weights)
 

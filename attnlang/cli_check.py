@@ -1,0 +1,106 @@
+"""`attnlang check`: files parsed, names, types and axes checked, every mistake of every file told."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attnlang import compiler, syntax
+from attnlang.cli_console import complain, print_json, say
+from attnlang.cli_options import add_json
+from attnlang.errors import AttnlangError, Diagnostic, Diagnostics
+from attnlang.ir import pattern as ir
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file: its patterns, as far as they mean something, and its mistakes in the order of their places."""
+
+    file: str
+    patterns: tuple[ir.Pattern, ...]
+    mistakes: tuple[Diagnostic, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For editors."""
+        patterns = [
+            {"name": p.name, "doc": p.doc, "claims": [claim.span.text for claim in p.claims]} for p in self.patterns
+        ]
+        errors = [mistake.to_dict() for mistake in self.mistakes]
+        return {"file": self.file, "ok": not self.mistakes, "patterns": patterns, "errors": errors}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("files", metavar="FILE", nargs="+", help=".attn files")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing of files without mistakes")
+    add_json(parser)
+
+
+def run(files: Sequence[str], quiet: bool, as_json: bool) -> int:
+    """Check each file; 1 where any has a mistake."""
+    results: list[Checked] = []
+    for file in files:
+        result = check_file(file)
+        results.append(result)
+        for mistake in result.mistakes:
+            complain(mistake.report())
+        if not (as_json or quiet or result.mistakes):
+            say(_summary(result))
+    wrong = sum(bool(result.mistakes) for result in results)
+    mistakes = sum(len(result.mistakes) for result in results)
+    if as_json:
+        print_json({"ok": not wrong, "files": [result.to_dict() for result in results]})
+    elif wrong:
+        complain(f"{_count(mistakes, 'mistake')} in {_count(wrong, 'file')}")
+    return 1 if wrong else 0
+
+
+def check_file(file: str) -> Checked:
+    """Parse a file and find the meaning of all its patterns; mistakes are collected, none is raised."""
+    try:
+        tree = compiler.tree_of(compiler.source_of(file))
+    except (Diagnostic, Diagnostics) as error:
+        return Checked(file, (), _mistakes(error))
+    found: dict[tuple[Any, ...], Diagnostic] = {}
+    patterns: list[ir.Pattern] = []
+    names = [item.name for item in tree.items if isinstance(item, syntax.PatternDefinition)]
+    for name in dict.fromkeys(names):
+        try:
+            patterns.append(compiler.load(file, name).meaning)
+        except (Diagnostic, Diagnostics) as error:
+            for mistake in _mistakes(error):
+                found.setdefault(_identity(mistake), mistake)
+    mistakes = sorted(found.values(), key=lambda mistake: _identity(mistake)[:2])
+    return Checked(file, tuple(patterns), tuple(mistakes))
+
+
+def _mistakes(error: AttnlangError) -> tuple[Diagnostic, ...]:
+    match error:
+        case Diagnostics():
+            return tuple(error.errors)
+        case Diagnostic():
+            return (error,)
+        case _:
+            return ()
+
+
+def _identity(mistake: Diagnostic) -> tuple[Any, ...]:
+    """The same mistake of a def is found in every pattern that uses it."""
+    place = ("", -1) if mistake.span is None else (mistake.span.source.name, mistake.span.start)
+    return (*place, mistake.code, mistake.text)
+
+
+def _summary(result: Checked) -> str:
+    """`file.attn: ok: name, name`, and a note on claims, which nobody proves yet."""
+    names = ", ".join(pattern.name for pattern in result.patterns)
+    lines = [f"{result.file}: ok: {names}" if names else f"{result.file}: ok, definitions only"]
+    for pattern in result.patterns:
+        for claim in pattern.claims:
+            lines.append(f"  note: {claim.span.location()}: {pattern.name}: not yet proved: {claim.span.text}")
+    return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

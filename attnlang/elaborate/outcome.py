@@ -1,0 +1,124 @@
+"""Which stages an output needs, and which attention's statistics the pattern returns."""
+
+from __future__ import annotations
+
+from attnlang.elaborate.arithmetic import sources_of
+from attnlang.ir.pattern import (
+    BATCH,
+    HEAD,
+    KEY,
+    QUERY,
+    ZERO,
+    Apply,
+    Attention,
+    Expr,
+    Formula,
+    Index,
+    Let,
+    Merge,
+    Read,
+    Recurrence,
+    Select,
+    Stage,
+    children,
+)
+
+
+def expressions_of(stage: Stage) -> tuple[Expr, ...]:
+    """Every expression of a stage."""
+    match stage:
+        case Let():
+            return (stage.body,)
+        case Select():
+            total = () if stage.total is None else (stage.total,)
+            return (stage.amount, stage.by, stage.where, stage.always, *total)
+        case Attention():
+            steps = tuple(s.body if isinstance(s, Formula) else s.amount for s in stage.normalize)
+            reweight = () if stage.reweight is None else (stage.reweight,)
+            return (stage.mask, stage.sparsity, stage.score, *steps, *reweight, stage.value)
+        case Merge():
+            return ()
+        case Recurrence():
+            return (stage.step,) if stage.restart is None else (stage.step, stage.restart)
+
+
+def stages_read(expr: Expr) -> set[str]:
+    """The stages (and tensors) whose values an expression reads."""
+    return {source.split(".")[0] for source in sources_of(expr)}
+
+
+def needed(stages: list[Stage], output: Expr) -> tuple[Stage, ...]:
+    """The stages that the output depends on, in their order."""
+    wanted = stages_read(output)
+    kept: list[Stage] = []
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            kept.append(stage)
+            wanted |= set(stage.parts) if isinstance(stage, Merge) else set()
+            for expr in expressions_of(stage):
+                wanted |= stages_read(expr)
+    return tuple(reversed(kept))
+
+
+def leaves_out_negative(stage: Stage) -> bool:
+    """Whether rows before the first key see nothing there, because no key after the query is seen."""
+    if not isinstance(stage, Attention) or QUERY not in stage.rows or stage.over != KEY:
+        return not isinstance(stage, Attention) or QUERY not in stage.rows
+    return any(_is_causal(part) for whole in (stage.mask, stage.sparsity) for part in _conjuncts(whole))
+
+
+def _conjuncts(expr: Expr) -> list[Expr]:
+    match expr:
+        case Apply("and", (left, right)):
+            return _conjuncts(left) + _conjuncts(right)
+        case _:
+            return [expr]
+
+
+def _is_causal(expr: Expr) -> bool:
+    """`k <= q` in the ways it is written."""
+    query, key = Index(QUERY), Index(KEY)
+    match expr:
+        case Apply("le" | "lt", (left, right)) | Apply("ge" | "gt", (right, left)):
+            return (left, right) == (key, query) or (left, right) == (ZERO, Apply("sub", (query, key)))
+        case _:
+            return False
+
+
+def result_of(stages: tuple[Stage, ...], output: Expr) -> str:
+    """The single attention or merge that the output is or scales linearly; '' where there are several."""
+    merged = {part for stage in stages if isinstance(stage, Merge) for part in stage.parts}
+    tops = [s for s in stages if isinstance(s, Attention | Merge) and s.name not in merged]
+    attentions = [stage for stage in stages if isinstance(stage, Attention)]
+    if len(tops) != 1 or any(stage.rows != (BATCH, HEAD, QUERY) for stage in attentions):
+        return ""
+    name = tops[0].name
+    return name if _scales(output, name) else ""
+
+
+def _scales(expr: Expr, name: str) -> bool:
+    """Whether the expression is linear in the results of the attention, without a constant part."""
+    match expr:
+        case Read(source, at, _):
+            return source == name and not any(_mentions(index, name) for index in at)
+        case Apply("add" | "sub", (left, right)):
+            return _scales(left, name) and _scales(right, name)
+        case Apply("neg", (inner,)):
+            return _scales(inner, name)
+        case Apply("mul", (left, right)):
+            return (_scales(left, name) and not _mentions(right, name)) or (
+                _scales(right, name) and not _mentions(left, name)
+            )
+        case Apply("div", (left, right)):
+            return _scales(left, name) and not _mentions(right, name)
+        case Apply("where", (condition, then, otherwise)):
+            parts = [part for part in (then, otherwise) if _mentions(part, name)]
+            return bool(parts) and not _mentions(condition, name) and all(_scales(p, name) for p in parts)
+        case _:
+            return False
+
+
+def _mentions(expr: Expr, name: str) -> bool:
+    if isinstance(expr, Read) and expr.source.split(".")[0] == name:
+        return True
+    return any(_mentions(part, name) for part in children(expr))

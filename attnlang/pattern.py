@@ -1,0 +1,325 @@
+"""Pattern: what the user holds and calls.
+
+As in:
+
+    pattern = attnlang.load("window.attn")
+    out = pattern(q, k, v, window=512)
+    out, lse = pattern(q, k, v, window=512, return_lse=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, overload
+
+from attnlang import compiler, syntax
+from attnlang.call import Call, bind, bind_sizes, check_wanted
+from attnlang.call_interface import Interface, bind_names, bind_parameters
+from attnlang.call_tensors import dtype_name
+from attnlang.errors import Diagnostics
+from attnlang.ir import pattern as ir
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from attnlang.execute import Compiled
+    from attnlang.ir.interpret import Result
+    from attnlang.ir.plan import Report
+
+
+class Pattern:
+    """An attention pattern. Two are equal when their trees are; `str(pattern)` is the canonical text."""
+
+    def __init__(self, tree: syntax.File, name: str, meaning: ir.Pattern | None = None) -> None:
+        """`tree`: the pattern `name` and the definitions it uses, without imports; `meaning` where it is known."""
+        self._tree = tree
+        self._name = name
+        self._meaning = meaning
+
+    @staticmethod
+    def of(definition: syntax.PatternDefinition, *definitions: syntax.Definition) -> Pattern:
+        """The pattern of a tree that was not parsed; raises Diagnostics with every mistake of meaning."""
+        tree = syntax.File((*definitions, definition), span=definition.span)
+        return _pattern(compiler.compiled_tree(tree, definition.name))
+
+    # ------------------------------------------------------------------------------------------ what it is
+
+    @property
+    def name(self) -> str:
+        """As declared."""
+        return self._name
+
+    @property
+    def doc(self) -> str:
+        """The docstring, or nothing."""
+        return self.ir.doc
+
+    @property
+    def params(self) -> Mapping[str, ir.Parameter]:
+        """The parameters by name, in order: `dtype`, `bounds`, and `default` (None: must be given)."""
+        return MappingProxyType(self._interface.parameters)
+
+    @property
+    def tensors(self) -> Mapping[str, ir.Tensor]:
+        """The declared tensors by name, in order: `axes` (each with `written`) and `dtype`."""
+        return MappingProxyType(self._interface.tensors)
+
+    @property
+    def tree(self) -> syntax.File:
+        """The pattern as written, with the definitions it uses, without comments."""
+        return self._tree
+
+    @property
+    def ir(self) -> ir.Pattern:
+        """The pattern IR: what the pattern means."""
+        if self._meaning is None:
+            self._meaning = compiler.meaning(self._tree, self._name)
+        return self._meaning
+
+    @cached_property
+    def _interface(self) -> Interface:
+        return Interface(self.ir)
+
+    def __str__(self) -> str:
+        return compiler.text_of(self._tree)
+
+    def __repr__(self) -> str:
+        names = [*self._interface.parameters, *self._interface.tensors]
+        return f"<attnlang.Pattern {self._name}({', '.join(names)})>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pattern):
+            return NotImplemented
+        return (self._name, self._tree) == (other._name, other._tree)
+
+    def __hash__(self) -> int:
+        return hash((self._name, self._tree))
+
+    def __reduce__(self) -> tuple[type[Pattern], tuple[syntax.File, str]]:
+        return Pattern, (self._tree, self._name)
+
+    def dense(self) -> Pattern:
+        """The pattern without its sparsity: what it approximates."""
+        return Pattern(compiler.dense(self._tree, self._name), self._name)
+
+    # --------------------------------------------------------------------------------------------- calling
+
+    @overload
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        /,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        return_lse: Literal[False] = False,
+        return_weights: Literal[False] = False,
+        target: str | None = None,
+        **arguments: object,
+    ) -> Tensor: ...
+
+    @overload
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, /, *, scale: float | None = None, q_offset: int | None = None,
+        return_lse: bool = False, return_weights: bool = False, target: str | None = None, **arguments: object,
+    ) -> Tensor | tuple[Tensor, ...]: ...  # fmt: skip
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        /,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        return_lse: bool = False,
+        return_weights: bool = False,
+        target: str | None = None,
+        **arguments: object,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The attention of q [B, H, NQ, D] to k [B, HK, NK, D] and v [B, HK, NK, DV]: out [B, H, NQ, DV].
+
+        `scale`: factor of the scores (default 1/√D). `q_offset`: position of the first query (default NK − NQ).
+        `return_lse`, `return_weights`: also the log of the sum of exponentials [B, H, NQ], and the weights
+        [B, H, NQ, NK], in this order. `target`: where it runs, by default the device of the tensors. `arguments`:
+        the parameters and tensors of the pattern by name.
+
+        Raises Diagnostics with every mistake of the arguments.
+        """
+        call = self._bind(q, k, v, scale, q_offset, arguments)
+        want = self._want(return_lse, return_weights)
+        return _returned(compiler.run(self.ir, call, target, want), return_lse, return_weights)
+
+    @overload
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        /,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        return_lse: Literal[False] = False,
+        return_weights: Literal[False] = False,
+        target: str | None = None,
+        **arguments: object,
+    ) -> Tensor: ...
+
+    @overload
+    def reference(
+        self, q: Tensor, k: Tensor, v: Tensor, /, *, scale: float | None = None, q_offset: int | None = None,
+        return_lse: bool = False, return_weights: bool = False, target: str | None = None, **arguments: object,
+    ) -> Tensor | tuple[Tensor, ...]: ...  # fmt: skip
+
+    def reference(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        /,
+        *,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        return_lse: bool = False,
+        return_weights: bool = False,
+        target: str | None = None,
+        **arguments: object,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The same call, dense and in float64: the meaning of the pattern. `target` is ignored."""
+        call = self._bind(q, k, v, scale, q_offset, arguments)
+        want = self._want(return_lse, return_weights)
+        return _returned(compiler.reference(self.ir, call, want), return_lse, return_weights)
+
+    def _bind(
+        self,
+        q: object,
+        k: object,
+        v: object,
+        scale: object,
+        q_offset: object,
+        arguments: Mapping[str, object],
+    ) -> Call:
+        return bind(self._interface, q, k, v, scale=scale, q_offset=q_offset, arguments=arguments)
+
+    def _want(self, lse: bool, weights: bool) -> frozenset[str]:
+        check_wanted(self._interface, lse=lse, weights=weights)
+        return frozenset(("out", *(("lse",) if lse else ()), *(("weights",) if weights else ())))
+
+    # ------------------------------------------------------------------------------- without calling it
+
+    def mask(
+        self,
+        NQ: int,
+        NK: int,
+        *,
+        heads: int = 1,
+        kv_heads: int | None = None,
+        batch: int = 1,
+        q_offset: int | None = None,
+        **arguments: object,
+    ) -> Tensor:
+        """What the queries see of the keys: bool [B or 1, H or 1, NQ, NK], 1 where it is the same for all.
+
+        Tensors that the visibility does not read may be left out. Raises Diagnostics with every mistake of the
+        arguments, and an AttnlangError where the visibility depends on Q and K or on a tensor that is missing.
+        """
+        binding = bind_sizes(
+            self._interface, NQ, NK, heads=heads, kv_heads=kv_heads, batch=batch, q_offset=q_offset,
+            arguments=arguments,
+        )  # fmt: skip
+        return compiler.mask(self.ir, binding)
+
+    def plan(
+        self,
+        NQ: int,
+        NK: int,
+        *,
+        heads: int = 1,
+        kv_heads: int | None = None,
+        head_dim: int = 128,
+        value_dim: int | None = None,
+        batch: int = 1,
+        q_offset: int | None = None,
+        dtype: str | torch.dtype = "bf16",
+        target: str | None = None,
+        **arguments: object,
+    ) -> Report:
+        """The decision record at a size: tiles, density, FLOPs, bytes, algorithm, predicted time, with reasons.
+
+        `str()` prints it, `.to_dict()` is JSON. `target`: by default the GPU of this machine, else `cuda:90`.
+        Tensors may be left out. Raises Diagnostics with every mistake of the arguments.
+        """
+        binding = bind_sizes(
+            self._interface, NQ, NK, heads=heads, kv_heads=kv_heads, batch=batch, head_dim=head_dim,
+            value_dim=value_dim, q_offset=q_offset, arguments=arguments,
+        )  # fmt: skip
+        return compiler.report(self.ir, binding, target, dtype_name(self._interface.name, dtype))
+
+    def compile(
+        self,
+        *,
+        target: str | None = None,
+        head_dim: int = 128,
+        value_dim: int | None = None,
+        dtype: str | torch.dtype = "bf16",
+        return_lse: bool = False,
+        **arguments: object,
+    ) -> Compiled:
+        """The kernels for a target, ahead of time and without a GPU: `.source`, `.ptx`, `.cubin`, `.registers`,
+        `.spills`, `.shared`.
+
+        `arguments`: the values of parameters; those that shape the code must be known. `target`: by default the GPU
+        of this machine, else `cuda:90`. Raises Diagnostics, or an AttnlangError where there is no kernel.
+        """
+        name = self._interface.name
+        mistakes = bind_names(self._interface, arguments, all_tensors=False)
+        parameters, found = bind_parameters(self._interface, arguments, partly=True)
+        if mistakes + found:
+            raise Diagnostics(mistakes + found)
+        check_wanted(self._interface, lse=return_lse, weights=False)
+        return compiler.compile_ahead(
+            self.ir,
+            target,
+            dtype_name(name, dtype),
+            head_dim,
+            head_dim if value_dim is None else value_dim,
+            parameters,
+            lse=return_lse,
+        )
+
+
+def load(path: str | Path, name: str | None = None) -> Pattern:
+    """The pattern `name` of a file; without a name its only one, or the one named like the file.
+
+    Raises Diagnostics (an AttnlangError) with every mistake of the file.
+    """
+    return _pattern(compiler.load(path, name))
+
+
+def load_all(path: str | Path) -> dict[str, Pattern]:
+    """Every pattern of a file by name, in order."""
+    return {unit.name: _pattern(unit) for unit in compiler.load_all(path)}
+
+
+def parse(text: str, name: str | None = None) -> Pattern:
+    """The pattern of a text, as `load` reads it from a file; a text cannot import."""
+    return _pattern(compiler.parse(text, name))
+
+
+def _pattern(unit: compiler.Unit) -> Pattern:
+    return Pattern(unit.tree, unit.name, unit.meaning)
+
+
+def _returned(result: Result, lse: bool, weights: bool) -> Tensor | tuple[Tensor, ...]:
+    """out alone, or with what else was asked for."""
+    more = (result.lse if lse else None, result.weights if weights else None)
+    asked = tuple(tensor for tensor in more if tensor is not None)
+    return (result.out, *asked) if asked else result.out
