@@ -12,7 +12,9 @@ from attnlang.call_numbers import Number
 from attnlang.call_reads import RowRead, reads, row_reads
 from attnlang.errors import (
     Diagnostic,
+    Diagnostics,
     MissingArgument,
+    NameTaken,
     ParameterOutOfRange,
     UnknownArgument,
     WrongArgumentType,
@@ -66,6 +68,28 @@ class Interface:
             if stage.name == self.pattern.result and isinstance(stage, Attention | Merge):
                 return stage
         return None
+
+
+RESERVED = frozenset(
+    ("scale", "q_offset", "return_lse", "return_weights", "target", "heads", "kv_heads", "batch")
+    + ("head_dim", "value_dim", "dtype", "NQ", "NK")
+)
+"""What the methods of Pattern take by name besides parameters and tensors."""
+
+
+def check_reserved(pattern: Pattern) -> None:
+    """Raises Diagnostics where a parameter or tensor could not be passed by its name, because it has a meaning."""
+    declared = [(parameter.name, "a parameter", parameter.span) for parameter in pattern.parameters]
+    declared += [(tensor.name, "a tensor", tensor.span) for tensor in pattern.tensors]
+    mistakes: list[Diagnostic] = [
+        NameTaken(
+            span if span.source.text else None, name=name, what=what, meaning="an argument of every pattern"
+        )
+        for name, what, span in declared
+        if name in RESERVED
+    ]
+    if mistakes:
+        raise Diagnostics(mistakes)
 
 
 def bind_names(

@@ -146,10 +146,10 @@ def _guarded(action: Callable[[], int], as_json: bool) -> int:
     except BrokenPipeError:  # `attnlang explain … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except MemoryError:
-        complain("attnlang: error: not enough memory for this size\n  try a smaller -n or fewer --heads")
-        return MISTAKE
     except Exception as error:
+        if _is_memory(error):
+            complain("attnlang: error: not enough memory for this size\n  try a smaller -n or fewer --heads")
+            return MISTAKE
         return _fault(error)
 
 
@@ -174,6 +174,12 @@ def _fault(error: Exception) -> int:
         + ("" if _debugging() else " (ATTNLANG_DEBUG=plan shows where it came from)")
     )
     return FAULT
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether Python, PyTorch or the GPU had not enough memory."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
 
 
 def _debugging() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attnlang import syntax
 from attnlang.call import Binding, Call
+from attnlang.call_interface import check_reserved
 from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
 from attnlang.errors import (
@@ -119,6 +121,7 @@ def meaning(tree: syntax.File, name: str) -> ir.Pattern:
     from attnlang.ir.verify import verify
 
     pattern = elaborate(tree, name, {}, prelude())
+    check_reserved(pattern)
     if options().dump_directory is not None:
         dump(name, "3-pattern.txt", pattern_text(pattern))
     verify(pattern, after="elaborate")
@@ -184,9 +187,21 @@ def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str
     check_device(chosen, call.device)
     if kind == "cpu":
         raise TargetWithoutKernels(target=chosen)
-    from attnlang.execute import execute
+    from attnlang.execute import NoKernel, execute
 
-    return execute(pattern, inputs_of(call), chosen, want)
+    try:
+        return execute(pattern, inputs_of(call), chosen, want)
+    except NoKernel as missing:
+        if target is not None:
+            raise
+        warn_dense(pattern.name, chosen, missing.fields["reason"])
+        return eager(pattern, call, want)
+
+
+@cache
+def warn_dense(name: str, target: str, reason: str) -> None:
+    """Says once for each pattern and target that dense PyTorch runs where nobody asked for it."""
+    warnings.warn(f"{name} runs as dense PyTorch on {target}: {reason}", RuntimeWarning, stacklevel=2)
 
 
 def eager(pattern: ir.Pattern, call: Call, want: frozenset[str]) -> Result:

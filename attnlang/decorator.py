@@ -1,7 +1,7 @@
 """`@attention_pattern`: a Python function, run once, becomes the very same tree that the text form parses to.
 
 @attention_pattern
-def alibi(p, slopes: Tensor["h"], window: int = 1024):
+def faded(p, slopes: Tensor["h"], window: int = 1024):
     p.mask(p.q >= p.k)
     p.sparsity(p.q - p.k < window)
     p.score(p.dot * p.scale - slopes[p.h] * (p.q - p.k))
@@ -15,14 +15,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FunctionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, get_args, get_origin
 
 from attnlang import syntax
+from attnlang.decorator_recorder import STATEMENTS, Recorder
+from attnlang.decorator_source import FILES_OF_THE_TRACER, here, source_of
+from attnlang.decorator_values import Trace, Traced, is_name, lift
 from attnlang.errors import ResultNotUsed, WrongAnnotation, WrongSignature, nearest
-from attnlang.python_source import FILES_OF_THE_TRACER, here, source_of
-from attnlang.recorder import STATEMENTS, Recorder
+from attnlang.pattern import Pattern
 from attnlang.source import Span
-from attnlang.traced import Trace, Traced, is_name, lift
 
 FILES_OF_THE_TRACER.add(__file__)
 
@@ -87,15 +88,13 @@ def _axis_node(node: ast.expr, span: Span) -> syntax.Expr:
 # -------------------------------------------------------------------------------------------------- tracing
 
 
-def attention_pattern(function: Callable[..., None]) -> Any:
+def attention_pattern(function: Callable[..., None]) -> Pattern:
     """The pattern that a Python function describes; see `Recorder` for what its first argument offers.
 
     Parameters annotated `int`, `float`, `bool` (or `Annotated[int, ">= 1"]`) are parameters of the pattern, those
     annotated `Tensor[…]` its tensors. Raises a `Diagnostic` that points at the Python line.
     """
-    from attnlang.compiler import pattern_of
-
-    return pattern_of(trace(function))
+    return Pattern.of(trace(function))
 
 
 def trace(function: Callable[..., None]) -> syntax.PatternDefinition:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from attnlang import compiler, syntax
 from attnlang.call import Call, bind, bind_sizes, check_wanted
@@ -108,28 +108,6 @@ class Pattern:
 
     # --------------------------------------------------------------------------------------------- calling
 
-    @overload
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        /,
-        *,
-        scale: float | None = None,
-        q_offset: int | None = None,
-        return_lse: Literal[False] = False,
-        return_weights: Literal[False] = False,
-        target: str | None = None,
-        **arguments: object,
-    ) -> Tensor: ...
-
-    @overload
-    def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, /, *, scale: float | None = None, q_offset: int | None = None,
-        return_lse: bool = False, return_weights: bool = False, target: str | None = None, **arguments: object,
-    ) -> Tensor | tuple[Tensor, ...]: ...  # fmt: skip
-
     def __call__(
         self,
         q: Tensor,
@@ -143,8 +121,10 @@ class Pattern:
         return_weights: bool = False,
         target: str | None = None,
         **arguments: object,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """The attention of q [B, H, NQ, D] to k [B, HK, NK, D] and v [B, HK, NK, DV]: out [B, H, NQ, DV].
+    ) -> Any:
+        """The attention of q [B, H, NQ, D] to k [B, HK, NK, D] and v [B, HK, NK, DV].
+
+        Returns out [B, H, NQ, DV], or the tuple of out and what else is asked for.
 
         `scale`: factor of the scores (default 1/√D). `q_offset`: position of the first query (default NK − NQ).
         `return_lse`, `return_weights`: also the log of the sum of exponentials [B, H, NQ], and the weights
@@ -157,28 +137,6 @@ class Pattern:
         want = self._want(return_lse, return_weights)
         return _returned(compiler.run(self.ir, call, target, want), return_lse, return_weights)
 
-    @overload
-    def reference(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        /,
-        *,
-        scale: float | None = None,
-        q_offset: int | None = None,
-        return_lse: Literal[False] = False,
-        return_weights: Literal[False] = False,
-        target: str | None = None,
-        **arguments: object,
-    ) -> Tensor: ...
-
-    @overload
-    def reference(
-        self, q: Tensor, k: Tensor, v: Tensor, /, *, scale: float | None = None, q_offset: int | None = None,
-        return_lse: bool = False, return_weights: bool = False, target: str | None = None, **arguments: object,
-    ) -> Tensor | tuple[Tensor, ...]: ...  # fmt: skip
-
     def reference(
         self,
         q: Tensor,
@@ -192,7 +150,7 @@ class Pattern:
         return_weights: bool = False,
         target: str | None = None,
         **arguments: object,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> Any:
         """The same call, dense and in float64: the meaning of the pattern. `target` is ignored."""
         call = self._bind(q, k, v, scale, q_offset, arguments)
         want = self._want(return_lse, return_weights)

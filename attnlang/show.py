@@ -12,6 +12,7 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -231,6 +232,7 @@ def _save(figure: Any, path: Path) -> None:
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix.lower().removeprefix("."), {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=160, metadata=metadata)
+        with matplotlib.rc_context({"svg.hashsalt": "attnlang"}):  # the same picture is the same file
+            figure.savefig(path, dpi=160, metadata=metadata)
     except OSError as error:
         raise PictureNotWritten(file=str(path), reason=error.strerror or str(error)) from None

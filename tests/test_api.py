@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import subprocess
 import sys
 import threading
 import time
 import tomllib
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 
 import attnlang
 from attnlang import settings
+from attnlang.call_interface import RESERVED
 from attnlang.errors import CannotDump, Diagnostic, Diagnostics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,8 +70,9 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_every_name_of_the_door_is_there() -> None:
     assert set(attnlang.__all__) <= set(dir(attnlang))
     assert [name for name in attnlang.__all__ if getattr(attnlang, name) is None] == []
+    name = "lod"
     with pytest.raises(AttributeError, match="has no attribute 'lod'"):
-        attnlang.lod  # type: ignore[attr-defined]  # noqa: B018
+        assert getattr(attnlang, name)
 
 
 def test_importing_is_quick() -> None:
@@ -120,7 +125,9 @@ def test_what_a_pattern_says_of_itself() -> None:
 
 def test_equality_is_by_tree() -> None:
     pattern = attnlang.parse(WINDOW)
-    assert attnlang.parse(WINDOW.replace("# nor are these", "").replace("def unused() = true\n", "")) == pattern
+    assert (
+        attnlang.parse(WINDOW.replace("# nor are these", "").replace("def unused() = true\n", "")) == pattern
+    )
     assert attnlang.parse(WINDOW.replace("< reach", "<= reach")) != pattern
     assert attnlang.parse(WINDOW.replace("near_ones", "others")) != pattern
     assert pattern != WINDOW
@@ -129,14 +136,18 @@ def test_equality_is_by_tree() -> None:
 
 def test_several_patterns_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "second.attn"
-    file.write_text("pattern first():\n    mask causal\npattern second():\n    mask k < q\n", encoding="utf-8")
+    file.write_text(
+        "pattern first():\n    mask causal\npattern second():\n    mask k < q\n", encoding="utf-8"
+    )
     assert attnlang.load(file).name == "second"  # named like the file
     assert attnlang.load(file, "first").name == "first"
     assert list(attnlang.load_all(str(file))) == ["first", "second"]
     other = file.rename(tmp_path / "other.attn")
-    with pytest.raises(Diagnostics, match=r"has 2 patterns: first, second\n  name one of them: name='second'"):
+    with pytest.raises(
+        Diagnostics, match=r"has 2 patterns: first, second\n  name one of them: name='second'"
+    ):
         attnlang.load(other)
-    with pytest.raises(Diagnostics, match="has no pattern 'secnd'\n  did you mean 'second'?"):
+    with pytest.raises(Diagnostics, match=r"has no pattern 'secnd'\n  did you mean 'second'\?"):
         attnlang.load(other, "secnd")
     other.write_text("def near(reach) = q - k < reach\n", encoding="utf-8")
     with pytest.raises(Diagnostics, match="has no pattern, only definitions"):
@@ -216,8 +227,9 @@ def test_strides_do_not_matter() -> None:
 
 def test_q_k_v_are_given_by_position() -> None:
     q, k, v, slopes = inputs()
+    keywords: Any = partial(attnlang.parse(WINDOW), q, k)
     with pytest.raises(TypeError):
-        attnlang.parse(WINDOW)(q=q, k=k, v=v, slopes=slopes)  # type: ignore[call-overload]
+        keywords(v=v, slopes=slopes)
 
 
 def test_unknown_and_unavailable_targets() -> None:
@@ -313,6 +325,25 @@ def test_threads_may_share_a_pattern() -> None:
     assert len(found) == 4 and all(torch.equal(out, found[0]) for out in found)
 
 
+def test_no_parameter_hides_an_argument_of_the_methods() -> None:
+    taken: set[str] = set()
+    for method in ("__call__", "reference", "mask", "plan", "compile"):
+        parameters = inspect.signature(getattr(attnlang.Pattern, method)).parameters.values()
+        taken |= {
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.name != "self"
+        }
+    assert taken == RESERVED
+    with pytest.raises(Diagnostics) as caught:
+        attnlang.parse("pattern p(target: int = 3):\n    tensor heads[h]\n    score heads[h] * target\n")
+    assert [error.text for error in caught.value.errors] == [
+        "'target' cannot be the name of a parameter: it is an argument of every pattern",
+        "'heads' cannot be the name of a tensor: it is an argument of every pattern",
+    ]
+
+
 # -------------------------------------------------------------------------------------------------- dumps
 
 
@@ -320,7 +351,11 @@ def test_dumps_are_numbered(tmp_path: Path) -> None:
     with settings.override(dump_directory=tmp_path / "stages"):
         attnlang.parse(WINDOW)
     folder = tmp_path / "stages" / "near_ones"
-    assert sorted(path.name for path in folder.iterdir()) == ["1-source.attn", "2-syntax.attn", "3-pattern.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "1-source.attn",
+        "2-syntax.attn",
+        "3-pattern.txt",
+    ]
     assert (folder / "1-source.attn").read_text(encoding="utf-8") == WINDOW
     assert (folder / "2-syntax.attn").read_text(encoding="utf-8") == str(attnlang.parse(WINDOW))
     assert "attention" in (folder / "3-pattern.txt").read_text(encoding="utf-8")

@@ -59,7 +59,9 @@ def test_every_code_of_the_grammar_has_a_file() -> None:
     assert codes - shown == {*OF_FILES, *OF_SIZES}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name.startswith("E1")], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name.startswith("E1")], ids=lambda path: path.stem
+)
 def test_one_report_a_line(path: Path) -> None:
     with pytest.raises(Diagnostics) as caught:
         parse_file(Source(path.name, path.read_text(encoding="utf-8")))

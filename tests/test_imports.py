@@ -94,7 +94,9 @@ def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
 
 
 def test_circles(tmp_path: Path) -> None:
-    main = write(tmp_path, main='import "a.attn"\n' + USES, a='import "b.attn"\n', b='import "a.attn"\n', masks=MASKS)
+    main = write(
+        tmp_path, main='import "a.attn"\n' + USES, a='import "b.attn"\n', b='import "a.attn"\n', masks=MASKS
+    )
     assert reports(main) == [("E251", "imports go in a circle: a.attn → b.attn → a.attn")]
     write(tmp_path, main='import "main.attn"\n' + USES)
     assert reports(main) == [("E251", "imports go in a circle: main.attn → main.attn")]
@@ -108,7 +110,9 @@ def test_chains_end(tmp_path: Path) -> None:
 
 def test_names_that_clash(tmp_path: Path) -> None:
     main = write(tmp_path, main=USES + "def near(reach) = q < reach\n", masks=MASKS)
-    assert reports(main) == [("E254", f"'near' is defined in '{tmp_path / 'masks.attn'}' and again in '{main}'")]
+    assert reports(main) == [
+        ("E254", f"'near' is defined in '{tmp_path / 'masks.attn'}' and again in '{main}'")
+    ]
 
 
 def test_an_imported_definition_keeps_the_standard_library_it_was_written_with(tmp_path: Path) -> None:

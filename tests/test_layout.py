@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": EVERYONE
     | {"door", "syntax", "artifact", "ir", "call", "targets", "planning", "execute"}
     | {"pattern", "decorator", "compiler", "show", "demo"},
+    "__main__": {"cli"},
 }
 
 
@@ -62,13 +63,17 @@ LIBRARIES: dict[str, Home] = {
     "sympy": Home(top=("attnlang/passes/*", "attnlang/ir/*")),
     "networkx": Home(top=("attnlang/passes/*", "attnlang/ir/*", "attnlang/elaborate*")),
     "torch": Home(
-        top=("runtime/*", "attnlang/ir/interpret*", "attnlang/demo.py"),
+        top=("runtime/*", "attnlang/ir/interpret*", "attnlang/ir/thresholds.py", "attnlang/demo.py"),
         inside=(
             "attnlang/call*", "attnlang/pattern*", "attnlang/compiler*", "attnlang/execute*", "attnlang/cli*",
             "attnlang/show*",
         ),
     ),
-    "numpy": Home(top=("runtime/*", "attnlang/ir/interpret*", "attnlang/show*", "attnlang/demo.py")),
+    "numpy": Home(
+        top=(
+            "runtime/*", "attnlang/ir/interpret*", "attnlang/passes/counting.py", "attnlang/show*", "attnlang/demo.py",
+        )
+    ),
     "triton": Home(top=("runtime/*",)),
     "matplotlib": Home(top=("attnlang/show*",)),
     "rich": Home(top=("attnlang/cli*", "attnlang/demo.py")),

@@ -86,14 +86,22 @@ def _is_causal(expr: Expr) -> bool:
 
 
 def result_of(stages: tuple[Stage, ...], output: Expr) -> str:
-    """The single attention or merge that the output is or scales linearly; '' where there are several."""
-    merged = {part for stage in stages if isinstance(stage, Merge) for part in stage.parts}
-    tops = [s for s in stages if isinstance(s, Attention | Merge) and s.name not in merged]
-    attentions = [stage for stage in stages if isinstance(stage, Attention)]
-    if len(tops) != 1 or any(stage.rows != (BATCH, HEAD, QUERY) for stage in attentions):
+    """The attention or merge that the output is or scales linearly; '' where there is not exactly one.
+
+    Other attentions may stand behind its scores, values or choices as long as it sums over the keys themselves:
+    over agents and the like, no single row of scores says how much of the keys a query has seen.
+    """
+    attentions = {stage.name: stage for stage in stages if isinstance(stage, Attention)}
+    merges = {stage.name: stage for stage in stages if isinstance(stage, Merge)}
+    read = [name for name in (*attentions, *merges) if name in stages_read(output)]
+    if len(read) != 1 or not _scales(output, read[0]):
         return ""
-    name = tops[0].name
-    return name if _scales(output, name) else ""
+    names = merges[read[0]].parts if read[0] in merges else (read[0],)
+    parts = [attentions[name] for name in names]
+    if any(part.rows != (BATCH, HEAD, QUERY) for part in parts):
+        return ""
+    alone = len(parts) == len(attentions)
+    return read[0] if alone or any(part.over == KEY for part in parts) else ""
 
 
 def _scales(expr: Expr, name: str) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from attnlang.errors import Diagnostic
 from attnlang.ir.interpret_chunks import chunks, stage_expressions
 from attnlang.ir.interpret_expr import Expressions, Scope
-from attnlang.ir.interpret_stages import StageValues, narrows, reads_of
+from attnlang.ir.interpret_stages import StageValues, reads_of
 from attnlang.ir.interpret_values import Range, Value, expand
 from attnlang.ir.pattern import Attention, Axis, Let, Merge, Pattern, Read, storage
 
@@ -146,9 +146,9 @@ def _result(found: dict[str, Tensor], inputs: Inputs) -> Result:
 
 
 def visible(pattern: Pattern, inputs: Inputs) -> Tensor:
-    """What the pattern lets queries see of the keys: bool [B or 1, H or 1, NQ, NK], 1 where nothing depends on it.
+    """What mask and sparsity let queries see of the keys: bool [B or 1, H or 1, NQ, NK], 1 where nothing depends on it.
 
-    Several attentions over the keys: what any of them sees. Raises NoKeyAttention where there is none, MissingInput
+    What a normalizer hides further is seen here. Several attentions over the keys: what any of them sees. Raises NoKeyAttention where there is none, MissingInput
     where the visibility depends on a tensor (Q and K of a content-routed pattern) that was not given.
     """
     rows = pattern.axes[:3]
@@ -171,7 +171,7 @@ def visible(pattern: Pattern, inputs: Inputs) -> Tensor:
 
 def _visibility(stage: Attention) -> list[Read]:
     at = tuple(storage(axis) for axis in (*stage.rows, stage.over))
-    return [Read(f"{stage.name}.visible", at, "bool")]
+    return [Read(f"{stage.name}.visible@0", at, "bool")]
 
 
 def _dense_mask(evaluation: _Evaluation, stage: Attention) -> Tensor:
@@ -203,9 +203,8 @@ def _check_given(pattern: Pattern, inputs: Inputs, reads: list[Read], what: str)
         stage = stages[name]
         if isinstance(stage, Merge):
             queue += [Read(f"{inner}.{part}" if part else inner, ()) for inner in stage.parts]
-        elif isinstance(stage, Attention) and part == "visible":
-            narrowing = [stage.score] if narrows(stage) else []
-            queue += [found for expr in (stage.mask, stage.sparsity, *narrowing) for found in reads_of(expr)]
+        elif isinstance(stage, Attention) and part == "visible@0":
+            queue += reads_of(stage.mask) + reads_of(stage.sparsity)
         else:
             queue += [found for expr in stage_expressions(stage) for found in reads_of(expr)]
 

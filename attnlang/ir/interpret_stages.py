@@ -76,6 +76,7 @@ class StageValues:
         expressions.stages = self
         self._kept: dict[tuple[str, tuple[Range, ...], bool], Value] = {}
         self._formulas: dict[tuple[str, int], Expr] = {}
+        self._reached: dict[tuple[str, tuple[Range, ...]], tuple[int, Value]] = {}
 
     # ---------------------------------------------------------------------------------------- the store
 
@@ -365,14 +366,14 @@ class StageValues:
         wide = {axis: ranges[axis] for axis in stage.axes if self._diagonal(stage, axis)}
         every = {axis: wide.get(axis, (0, self.expressions.size(axis))) for axis in stage.axes}
         shape = [high - low for low, high in every.values()]
-        state = Value(
-            torch.zeros(shape, dtype=self.expressions.compute, device=self.expressions.device), stage.axes
-        )
+        begin, state = self._start(stage, tuple(every.values()), first)
         kept: list[Tensor] = []
-        for offset in range(last):
+        for offset in range(begin, last):
             state = self._advance(stage, state, {**every, token: (offset, offset + 1)}, shape)
             if offset >= first:
                 kept.append(state.tensor)
+        if not torch.is_grad_enabled():
+            self._reached = {(stage.name, tuple(every.values())): (last, state)}
         dim = stage.position
         stacked = torch.stack(kept, dim) if kept else state.tensor.unsqueeze(dim).narrow(dim, 0, 0)
         value = Value(stacked, token_axes(stage))
@@ -380,6 +381,15 @@ class StageValues:
             if axis not in wide:
                 value = narrow(value, axis, *ranges[axis])
         return value
+
+    def _start(self, stage: Recurrence, ranges: tuple[Range, ...], first: int) -> tuple[int, Value]:
+        """Where an earlier demand for the same axes stopped, if it did before `first`, else the state 0."""
+        reached = self._reached.get((stage.name, ranges))
+        if reached is not None and reached[0] <= first and not torch.is_grad_enabled():
+            return reached
+        shape = [high - low for low, high in ranges]
+        zero = torch.zeros(shape, dtype=self.expressions.compute, device=self.expressions.device)
+        return 0, Value(zero, stage.axes)
 
     def _diagonal(self, stage: Recurrence, axis: Axis) -> bool:
         """Whether the state at a value of the axis depends on the state at the same value only."""

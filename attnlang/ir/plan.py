@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from attnlang.ir.kernel import Kernel, Type
@@ -42,6 +42,10 @@ class Decision:
     reason: str
     alternative: str = ""
 
+    def __str__(self) -> str:
+        other = f"; else {self.alternative}" if self.alternative else ""
+        return f"{self.subject}: {self.choice} ({self.reason}{other})"
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -80,6 +84,9 @@ class Obstacle:
     construct: str
     reason: str
     place: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.construct}: {self.reason}" + (f" ({self.place})" if self.place else "")
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,12 @@ class TileCount:
 
 @dataclass(frozen=True)
 class Report:
-    """A plan at a size, for people (`str`) and programs (`to_dict`)."""
+    """A plan at a size, for people (`str`) and programs (`to_dict`).
+
+    `tiles` are over all heads of one batch entry; `density` is the share of visible pairs (None: not known in closed
+    form); `flops` are those of the two products over all visited tiles, `bytes` what must be read and written at
+    least; `seconds` the longer of both at the target's sustained throughput (None: nobody has measured them for us).
+    """
 
     pattern: str
     target: str
@@ -140,5 +152,51 @@ class Report:
     bytes: int
     seconds: float | None
     decisions: tuple[Decision, ...]
+    obstacles: tuple[Obstacle, ...] = ()
     recompiles_with: tuple[str, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        tiles = [{**asdict(count), "visited": count.visited} for count in self.tiles]
+        return {**asdict(self), "tiles": tiles}
+
+    def __str__(self) -> str:
+        sizes = " ".join(f"{name}={value}" for name, value in self.sizes.items())
+        parameters = "".join(f" {name}={value}" for name, value in self.parameters.items())
+        lines = [
+            f"plan of {self.pattern} on {self.target}",
+            f"  at {sizes}{parameters}",
+            f"  runs as {self.algorithm}",
+        ]
+        for count in self.tiles:
+            total = count.visited + count.empty
+            lines.append(
+                f"  {count.branch}: {count.visited:,} of {total:,} tiles of {count.rows} × {count.columns} visited"
+                f" ({count.full:,} full, {count.partial:,} partial, {count.empty:,} empty)"
+            )
+        if self.density is not None:
+            lines.append(f"  density {self.density:.4%} of all pairs")
+        lines.append(f"  {_engineering(self.flops)}FLOP, {_engineering(self.bytes)}B at least")
+        if self.seconds is not None:
+            lines.append(f"  at least {_engineering(self.seconds)}s on the target (the longer of computing and moving)")
+        lines += [f"  {decision}" for decision in self.decisions]
+        lines += [f"  no kernel: {obstacle}" for obstacle in self.obstacles]
+        lines.append(f"  another kernel for another: {', '.join(self.recompiles_with)}")
+        return "\n".join(lines)
+
+
+def _engineering(value: float) -> str:
+    """A number with three digits and the prefix that fits, a blank before the unit."""
+    for prefix, size in (
+        ("P", 1e15),
+        ("T", 1e12),
+        ("G", 1e9),
+        ("M", 1e6),
+        ("k", 1e3),
+        ("", 1.0),
+        ("m", 1e-3),
+        ("µ", 1e-6),
+    ):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value / 1e-9:.3g} n"

@@ -125,3 +125,35 @@ def _union(runs: list[tuple[Numbers, Numbers, Numbers, Numbers]], tiles: int) ->
         full += int((full_stop - full_first).sum())
         done = np.maximum(done, stop)
     return visited, full
+
+
+def visible_pairs(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) -> int | None:
+    """Visible pairs over all heads, where every band is exact; None where the ranges say less than the predicate."""
+    if not all(band.exact for band in branch.bands):
+        return None
+    queries, keys, heads = int(symbols["NQ"]), int(symbols["NK"]), int(symbols["H"])
+    position = np.arange(queries, dtype=np.int64) + int(symbols["q_offset"])
+    env = {**symbols, "q_first": position, "q_last": position}
+    by_head = any(_names_head(band) for band in branch.bands)
+    try:
+        counts = [
+            _pairs_of_head(branch, env, head, facts, queries, keys) for head in range(heads if by_head else 1)
+        ]
+    except Unknown:
+        return None
+    return sum(counts) * (1 if by_head else heads)
+
+
+def _pairs_of_head(
+    branch: BranchPlan, env: Mapping[str, Any], head: int, facts: Facts, queries: int, keys: int
+) -> int:
+    runs: list[tuple[Numbers, Numbers, Numbers, Numbers]] = []
+    for band in branch.bands:
+        found = key_range(band, branch.attention.rows[-1], branch.attention.over, FIRST, LAST, facts)
+        ends = [value_of(part, env, {Index(HEAD): head}) for part in (found.first, found.stop)]
+        first, stop = (
+            np.clip(np.broadcast_to(np.asarray(end, dtype=np.int64), (queries,)), 0, keys) for end in ends
+        )
+        stop = np.maximum(stop, first)
+        runs.append((first, stop, first, stop))
+    return _union(runs, queries)[0]

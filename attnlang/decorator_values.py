@@ -12,6 +12,7 @@ from types import GeneratorType
 from typing import Any, TypeAlias, cast
 
 from attnlang import syntax
+from attnlang.decorator_source import FILES_OF_THE_TRACER, here
 from attnlang.errors import (
     CannotBeTraced,
     CannotIterate,
@@ -21,7 +22,6 @@ from attnlang.errors import (
     NoTruthValue,
     NumberTooLarge,
 )
-from attnlang.python_source import FILES_OF_THE_TRACER, here
 
 Operand: TypeAlias = "Traced | bool | int | float"
 """What an expression is made of."""

@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterable, Mapping
 from typing import TypeAlias
 
 from attnlang import syntax
+from attnlang.decorator_source import FILES_OF_THE_TRACER, here
+from attnlang.decorator_values import Operand, Trace, Traced, is_name, lift
 from attnlang.errors import WrongStatement
-from attnlang.python_source import FILES_OF_THE_TRACER, here
-from attnlang.traced import Operand, Trace, Traced, is_name, lift
 
 FILES_OF_THE_TRACER.update((__file__, contextlib.__file__))
 
