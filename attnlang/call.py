@@ -10,9 +10,8 @@ from attnlang.call_interface import LARGEST_INT, Interface, bind_names, bind_par
 from attnlang.call_numbers import NotKnown, Number, number, symbols_of
 from attnlang.call_reads import negative_rows_are_empty
 from attnlang.call_tensors import check_inputs, check_tensor, check_together
-from attnlang.errors import (
-    Diagnostic,
-    Diagnostics,
+from attnlang.errors import Diagnostic, Diagnostics
+from attnlang.errors_driver import (
     NotOneSoftmax,
     PositionOutside,
     RequirementFails,

@@ -10,16 +10,8 @@ from functools import cached_property
 
 from attnlang.call_numbers import Number
 from attnlang.call_reads import RowRead, reads, row_reads
-from attnlang.errors import (
-    Diagnostic,
-    Diagnostics,
-    MissingArgument,
-    NameTaken,
-    ParameterOutOfRange,
-    UnknownArgument,
-    WrongArgumentType,
-    nearest,
-)
+from attnlang.errors import Diagnostic, Diagnostics, NameTaken, nearest
+from attnlang.errors_driver import MissingArgument, ParameterOutOfRange, UnknownArgument, WrongArgumentType
 from attnlang.ir.pattern import Attention, DType, Merge, Parameter, Pattern, Tensor
 
 LARGEST_INT = 2**63 - 1
@@ -70,10 +62,10 @@ class Interface:
         return None
 
 
-RESERVED = frozenset(
-    ("scale", "q_offset", "return_lse", "return_weights", "target", "heads", "kv_heads", "batch")
-    + ("head_dim", "value_dim", "dtype", "NQ", "NK")
-)
+RESERVED = {
+    *("scale", "q_offset", "return_lse", "return_weights", "target"),
+    *("heads", "kv_heads", "batch", "head_dim", "value_dim", "dtype", "NQ", "NK"),
+}
 """What the methods of Pattern take by name besides parameters and tensors."""
 
 

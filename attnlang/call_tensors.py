@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from attnlang.call_interface import described
 from attnlang.call_numbers import NotKnown, Number, number, symbols_of
-from attnlang.errors import (
-    Diagnostic,
+from attnlang.errors import Diagnostic
+from attnlang.errors_driver import (
     NoValues,
     SizeIsZero,
     SizesDisagree,

@@ -17,8 +17,7 @@ from attnlang.errors import Diagnostic
 from attnlang.ir.text import pattern_text
 
 if TYPE_CHECKING:
-    from attnlang.planning import Compiled
-    from attnlang.runtime.triton_aot import AotKernel
+    from attnlang.execute import Compiled
 
 STAGES = ("ir", "plan", "triton", "ptx", "cubin")
 DEFAULT = "triton,ptx,cubin"
@@ -98,12 +97,12 @@ def run(
         compiled.append(result)
         files += _write(request, result)
     if as_json:
-        kernels = [kernel_dict(kernel) for result in compiled for kernel in result.kernels]
+        kernels = [figures for result in compiled for figures in kernel_figures(result)]
         print_json({"ok": True, "pattern": chosen.name, "kernels": kernels, "files": [str(path) for path in files]})
         return 0
     shape = f"D = {head_dim}" + (f", DV = {value_dim}" if value_dim else "")
     say(f"{called(chosen, request.parameters)}, {dtype}, {shape}")
-    print_kernels([kernel for result in compiled for kernel in result.kernels])
+    print_kernels(compiled)
     for result in compiled:
         for problem in result.problems():
             complain(f"{result.target}: warning: {problem}")
@@ -155,7 +154,7 @@ def _plan(request: Request, target: str) -> str:
     return str(report)
 
 
-def print_kernels(kernels: Sequence[AotKernel]) -> None:
+def print_kernels(compiled: Sequence[Compiled]) -> None:
     """What kernels need of their targets, as a table."""
     columns = (
         Column("target"), Column("kernel"), Column("registers", number=True), Column("spills", number=True),
@@ -175,15 +174,18 @@ def print_kernels(kernels: Sequence[AotKernel]) -> None:
             str(kernel.mma_count),
             str(kernel.ctas_per_sm),
         )
-        for kernel in kernels
+        for result in compiled
+        for kernel in result.kernels
     ]
     print_table(columns, rows)
 
 
-def kernel_dict(kernel: AotKernel) -> dict[str, Any]:
-    """The figures of a kernel, for programs: bytes, and counts per thread or in the code."""
+def kernel_figures(result: Compiled) -> list[dict[str, Any]]:
+    """The figures of each kernel, for programs: bytes, and counts per thread or in the code."""
     names = (
         "name", "target", "registers", "spill_stores_bytes", "spill_loads_bytes", "stack_bytes", "shared_bytes",
         "shared_limit_bytes", "warps", "wgmma_count", "mma_count", "hot_loop_spills", "ctas_per_sm",
     )  # fmt: skip
-    return {**{name: getattr(kernel, name) for name in names}, "problems": kernel.problems()}
+    return [
+        {**{name: getattr(kernel, name) for name in names}, "problems": kernel.problems()} for kernel in result.kernels
+    ]

@@ -10,7 +10,8 @@ import attnlang
 from attnlang.call_numbers import Number
 from attnlang.cli_inputs import random_inputs, random_tensors
 from attnlang.cli_options import Pair, values_of
-from attnlang.errors import Diagnostic, Diagnostics, MissingArgument, UnknownArgument, nearest
+from attnlang.errors import Diagnostic, Diagnostics, nearest
+from attnlang.errors_driver import MissingArgument, UnknownArgument
 
 if TYPE_CHECKING:
     import torch

@@ -15,15 +15,8 @@ from attnlang.call import Binding, Call
 from attnlang.call_interface import check_reserved
 from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
-from attnlang.errors import (
-    CannotDump,
-    Diagnostic,
-    Diagnostics,
-    NoSuchPattern,
-    TargetWithoutKernels,
-    WrongDeviceForTarget,
-    nearest,
-)
+from attnlang.errors import Diagnostic, Diagnostics, NoSuchPattern, nearest
+from attnlang.errors_driver import CannotDump, TargetWithoutKernels, WrongDeviceForTarget
 from attnlang.ir import pattern as ir
 from attnlang.settings import options
 from attnlang.source import Source
@@ -60,9 +53,18 @@ def load(path: str | Path, name: str | None = None) -> Unit:
 
 
 def load_all(path: str | Path) -> tuple[Unit, ...]:
-    """Every pattern that stands in a file, in order."""
+    """Every pattern that stands in a file, in order. Raises Diagnostics with every mistake of all of them."""
     whole = _read(path)
-    return tuple(_unit(whole, name) for name in whole.own)
+    units: list[Unit] = []
+    mistakes: dict[str, Diagnostic] = {}
+    for name in whole.own:
+        try:
+            units.append(_unit(whole, name))
+        except Diagnostics as found:
+            mistakes |= {error.report(): error for error in found.errors}
+    if mistakes:
+        raise Diagnostics(list(mistakes.values()))
+    return tuple(units)
 
 
 def parse(text: str, name: str | None = None) -> Unit:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from attnlang import syntax
-from attnlang.errors import (
-    Diagnostic,
-    Diagnostics,
+from attnlang.errors import Diagnostic, Diagnostics
+from attnlang.errors_driver import (
     ImportCircle,
     ImportClash,
     ImportOutside,

@@ -1,5 +1,7 @@
 """Patterns written as Python functions: each makes the very tree that `examples/<name>.attn` parses to."""
 
+# ruff: noqa: F821 (the axes of Tensor["b", "n"] are no names of Python)
+
 from typing import Annotated
 
 from attnlang import Tensor, attention_pattern
@@ -31,9 +33,7 @@ def visual_isolated(p, is_visual: Tensor["b", "n"].bool):
 
 
 @attention_pattern
-def strided_blocks(
-    p, block: AtLeastOne = 64, near: Annotated[int, ">= 0"] = 4, stride: AtLeastOne = 16
-):
+def strided_blocks(p, block: AtLeastOne = 64, near: Annotated[int, ">= 0"] = 4, stride: AtLeastOne = 16):
     i = p.let("i", p.q // block)
     j = p.let("j", p.k // block)
     p.mask(p.causal)
@@ -74,14 +74,17 @@ def music(p, rel: Tensor["h", "reach", "d"], reach: AtLeastOne = 512):
 
 
 @attention_pattern
-def t5(p, table: Tensor["h", "buckets"], buckets: Annotated[int, ">= 2"] = 32, max_distance: AtLeastOne = 128):
+def t5(
+    p, table: Tensor["h", "buckets"], buckets: Annotated[int, ">= 2"] = 32, max_distance: AtLeastOne = 128
+):
     p.require(max_distance > buckets // 2)
     near = p.let("near", buckets // 2)
+    rate = p.let("rate", (buckets - near) / p.ln(max_distance / near))
     i = p.index("i", max_distance + 1)
-    far = p.ln(p.max(i, near) / near) / p.ln(max_distance / near) * (buckets - near)
-    bucket = p.let("bucket", p.min(buckets - 1, p.min(i, near) + p.floor(far + 1e-9)), at=i)
+    far = p.floor(p.ln(p.max(i, near) / near) * rate + 1e-9)
+    bucket = p.let("bucket", p.min(i, near) + far, at=i)
     p.mask(p.causal)
-    p.score(p.dot + table[p.h, bucket[p.min(p.q - p.k, max_distance)]])
+    p.score(p.dot + table[p.h, p.min(bucket[p.min(p.q - p.k, max_distance)], buckets - 1)])
 
 
 @attention_pattern
@@ -103,9 +106,7 @@ def gated_positional(p, direction: Tensor["h", 3], gate: Tensor["h"], height: At
     with p.branch("content") as content:
         p.score(p.dot * p.scale)
     with p.branch("place") as place:
-        p.score(
-            direction[p.h, 0] * dx + direction[p.h, 1] * dy + direction[p.h, 2] * (dx**2 + dy**2)
-        )
+        p.score(direction[p.h, 0] * dx + direction[p.h, 1] * dy + direction[p.h, 2] * (dx**2 + dy**2))
     p.output((1 - p.sigmoid(gate[p.h])) * content + p.sigmoid(gate[p.h]) * place)
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 import attnlang
 from attnlang import settings
 from attnlang.call_interface import RESERVED
-from attnlang.errors import CannotDump, Diagnostic, Diagnostics
+from attnlang.errors import Diagnostic, Diagnostics
+from attnlang.errors_driver import CannotDump
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.attn"))
@@ -152,6 +153,20 @@ def test_several_patterns_in_a_file(tmp_path: Path) -> None:
     other.write_text("def near(reach) = q - k < reach\n", encoding="utf-8")
     with pytest.raises(Diagnostics, match="has no pattern, only definitions"):
         attnlang.load(other)
+
+
+def test_the_mistakes_of_all_patterns_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "many.attn"
+    file.write_text(
+        "def near(reach) = q - k < rech\n"
+        "pattern first():\n    mask near(3) and hidden\n"
+        "pattern second():\n    mask near(4)\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(Diagnostics) as caught:
+        attnlang.load_all(file)
+    names = [error.fields["name"] for error in caught.value.errors]
+    assert sorted(set(names)) == ["hidden", "rech"] and len(names) == len(set(names))
 
 
 def test_a_claim_brings_the_other_pattern_along() -> None:

@@ -324,7 +324,7 @@ def test_queries_must_be_positions_where_a_tensor_is_read_at_them() -> None:
 
 def test_a_place_beside_the_query_must_be_a_position_too() -> None:
     assert reports("beside", place=torch.zeros(6)) == [
-        "E312 'beside' reads axis 'n' of 'place' at the queries, which are 1 … 6, but it has length 6"
+        "E312 'beside' reads axis 'n' of 'place' at the queries, 1 … 6, but it has length 6"
         " | here NQ = 6, NK = 6, q_offset = 0"
     ]
     pattern("beside")(*inputs(NQ=5), place=torch.zeros(6), q_offset=0)
@@ -364,7 +364,7 @@ def test_keys_must_be_queries_where_queries_are_read_at_them() -> None:
     assert report == "E311 'mirror' requires NQ == NK | here NQ = 4, NK = 6"
     (report,) = reports("mirror", q_offset=2)
     assert report == (
-        "E312 'mirror' reads axis 'q' of 'Q' at the keys, which are -2 … 3, but it has length 6"
+        "E312 'mirror' reads axis 'q' of 'Q' at the keys, -2 … 3, but it has length 6"
         " | here NQ = 6, NK = 6, q_offset = 2"
     )
     pattern("mirror")(*inputs())

@@ -328,8 +328,6 @@ def test_mistakes_of_meaning_point_at_the_python_line() -> None:
         def typo(p: Any, window: int = 3) -> None:
             p.sparsity(p.q - p.k < p.widow)
 
-        typo.ir  # noqa: B018
-
     (error,) = caught.value.errors
     assert error.code == "E203" and "'window'" in error.advice
     assert error.span is not None and error.span.text == "p.widow"

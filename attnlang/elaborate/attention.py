@@ -12,7 +12,14 @@ from attnlang.elaborate.operators import condition, number
 from attnlang.elaborate.values import SLOTS, Attended, Readable, Value
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import Context, Row, Work, index_value, shifted
-from attnlang.errors import SectionMissing, SectionsDisagree, SectionTwice, WrongBranch, WrongShape, WrongType
+from attnlang.errors_meaning import (
+    SectionMissing,
+    SectionsDisagree,
+    SectionTwice,
+    WrongBranch,
+    WrongShape,
+    WrongType,
+)
 from attnlang.ir.pattern import BATCH, HEAD, KEY, QUERY, TRUE, VALUE_FEATURE, Attention, Axis, Expr, Index
 from attnlang.source import Span
 

@@ -9,7 +9,8 @@ from attnlang.elaborate.operators import scalar
 from attnlang.elaborate.reductions import DOMAINS, described_dependence, known_at_call
 from attnlang.elaborate.values import CANONICAL, Group, Slot, Value, slot_of
 from attnlang.elaborate.work import Context, Work, index_value
-from attnlang.errors import NameTwice, NotKnownAtCall, UnknownName, nearest
+from attnlang.errors import nearest
+from attnlang.errors_meaning import NameTwice, NotKnownAtCall, UnknownName
 from attnlang.ir.pattern import BATCH, HEAD, Axis
 
 

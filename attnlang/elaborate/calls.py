@@ -23,7 +23,7 @@ from attnlang.elaborate.relations import relation
 from attnlang.elaborate.values import Group, Relation, Value
 from attnlang.elaborate.wording import described, index_kind, written
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import WrongBlocks, WrongType, WrongUse
+from attnlang.errors_meaning import WrongBlocks, WrongType, WrongUse
 
 
 def call(work: Work, node: syntax.Call, context: Context) -> Value | None:

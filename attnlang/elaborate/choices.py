@@ -14,7 +14,7 @@ from attnlang.elaborate.reductions import known_at_call
 from attnlang.elaborate.values import Group, Readable, Relation, slot_of
 from attnlang.elaborate.wording import counted, written
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import NotKnownAtCall, WrongSelect
+from attnlang.errors_meaning import NotKnownAtCall, WrongSelect
 from attnlang.ir.pattern import (
     BATCH,
     FALSE,

@@ -9,7 +9,8 @@ from attnlang.elaborate.binders import call_context, call_value
 from attnlang.elaborate.operators import comparison_op
 from attnlang.elaborate.wording import written
 from attnlang.elaborate.work import Work
-from attnlang.errors import WrongClaim, nearest
+from attnlang.errors import nearest
+from attnlang.errors_meaning import WrongClaim
 from attnlang.ir.pattern import SIZES, Claim, Expr, Literal
 
 CLAIMS = ("causal", "nonempty", "density", "rows", "equal")

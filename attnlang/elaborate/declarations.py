@@ -25,7 +25,8 @@ from attnlang.elaborate.values import (
 )
 from attnlang.elaborate.wording import written
 from attnlang.elaborate.work import Context, Work, index_value
-from attnlang.errors import NotPositive, UnknownName, WrongBlocks, WrongGrid, nearest
+from attnlang.errors import nearest
+from attnlang.errors_meaning import NotPositive, UnknownName, WrongBlocks, WrongGrid
 from attnlang.ir.pattern import (
     BATCH,
     HEAD,

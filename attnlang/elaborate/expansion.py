@@ -13,7 +13,8 @@ from attnlang.elaborate.values import Definition, Entity, Readable, Value
 from attnlang.elaborate.vectors import bounded
 from attnlang.elaborate.wording import counted, described, written
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import DependsOnItself, WrongArguments, WrongInside, WrongType, nearest
+from attnlang.errors import nearest
+from attnlang.errors_meaning import DependsOnItself, WrongArguments, WrongInside, WrongType
 from attnlang.ir.pattern import Literal
 
 _DEEPEST = 64
@@ -71,7 +72,7 @@ def _bind(
     fine = True
     for keyword, value in node.keywords:
         if keyword not in names or keyword in given:
-            problem = f"the named {keyword} twice" if keyword in given else f"the unknown {keyword}"
+            problem = f"'{keyword}' twice" if keyword in given else f"the unknown '{keyword}'"
             found = nearest(keyword, names)
             hint = f"did you mean '{found}'?" if found and keyword not in given else None
             expected = _signature(names)

@@ -9,7 +9,8 @@ from attnlang import syntax
 from attnlang.elaborate.functions import BUILTIN_FUNCTIONS
 from attnlang.elaborate.values import Definition, FileScope
 from attnlang.elaborate.work import Reports
-from attnlang.errors import ImportMissing, NameTaken, NameTwice
+from attnlang.errors import NameTaken
+from attnlang.errors_meaning import ImportMissing, NameTwice
 
 LIBRARY = "the standard library"
 

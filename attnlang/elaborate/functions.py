@@ -9,7 +9,7 @@ from attnlang.elaborate.values import Value
 from attnlang.elaborate.vectors import elementwise, outer, product
 from attnlang.elaborate.wording import counted, described
 from attnlang.elaborate.work import Work
-from attnlang.errors import WrongArguments, WrongShape, WrongType
+from attnlang.errors_meaning import WrongArguments, WrongShape, WrongType
 from attnlang.ir.pattern import ZERO
 from attnlang.source import Span
 

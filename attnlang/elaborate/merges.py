@@ -7,7 +7,7 @@ from attnlang.elaborate.names import look_up
 from attnlang.elaborate.values import SLOTS, Attended, Merged, Readable
 from attnlang.elaborate.wording import written
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import WrongMerge
+from attnlang.errors_meaning import WrongMerge
 from attnlang.ir.pattern import Merge
 
 

@@ -13,7 +13,8 @@ from attnlang.elaborate.values import (
 )
 from attnlang.elaborate.wording import counted
 from attnlang.elaborate.work import Context, Row, Work
-from attnlang.errors import IndexNotHere, OnlyInNormalizer, UnknownFunction, UnknownName, WrongUse, nearest
+from attnlang.errors import nearest
+from attnlang.errors_meaning import IndexNotHere, OnlyInNormalizer, UnknownFunction, UnknownName, WrongUse
 from attnlang.ir.pattern import (
     HEAD,
     KV_HEAD,
@@ -186,10 +187,10 @@ def report_unknown_function(work: Work, name: str, span: Span, context: Context)
     """A function that nothing defines."""
     if not context.inside and name in work.declared:
         declared = work.declared[name]
-        hint = "a relation is called, a tensor or a table is indexed: '[…]'"
+        hint = f"write {name}[…]" if declared.kind in ("tensor", "let", "scan", "branch") else None
         work.report(WrongUse(span, hint, name=name, what=f"{declared.described}, and is not called"))
         return
-    functions = [*context.file.functions, *BUILTIN_FUNCTIONS, *_relations(work)]
+    functions = [*context.file.functions, *sorted(BUILTIN_FUNCTIONS), *_relations(work)]
     found = nearest(name, functions)
     hint = None
     if found is not None and found in context.file.functions:

@@ -12,7 +12,7 @@ from attnlang.elaborate.operators import number, scalar
 from attnlang.elaborate.reductions import known_at_call
 from attnlang.elaborate.wording import counted, written
 from attnlang.elaborate.work import Context, Row, Work
-from attnlang.errors import NotKnownAtCall, SectionsDisagree
+from attnlang.errors_meaning import NotKnownAtCall, SectionsDisagree
 from attnlang.ir.pattern import (
     Apply,
     Axis,

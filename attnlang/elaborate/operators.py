@@ -7,7 +7,7 @@ from attnlang.elaborate.values import Value
 from attnlang.elaborate.vectors import elementwise, product
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import WrongType
+from attnlang.errors_meaning import WrongType
 from attnlang.source import Span
 
 _BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "mod": "mod", "**": "pow"}

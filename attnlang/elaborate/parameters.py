@@ -9,7 +9,8 @@ from attnlang.elaborate.operators import comparison_op
 from attnlang.elaborate.values import Value
 from attnlang.elaborate.wording import written
 from attnlang.elaborate.work import Work
-from attnlang.errors import WrongParameter, nearest
+from attnlang.errors import nearest
+from attnlang.errors_meaning import WrongParameter
 from attnlang.ir.pattern import DType, Literal, Parameter, Symbol
 
 DTYPES: dict[str, DType] = {"bool": "bool", "int": "int", "float": "float"}

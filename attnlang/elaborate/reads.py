@@ -11,7 +11,7 @@ from attnlang.elaborate.positions import position_in
 from attnlang.elaborate.values import Readable, Slot, Value
 from attnlang.elaborate.wording import counted, described, forms
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import IndexNotHere, WrongIndexCount, WrongRecurrence, WrongType
+from attnlang.errors_meaning import IndexNotHere, WrongIndexCount, WrongRecurrence, WrongType, WrongUse
 from attnlang.ir.pattern import Axis, Expr, Index, Literal, Read
 from attnlang.source import Span
 
@@ -149,9 +149,12 @@ def _has(readable: Readable, role: str) -> bool:
 def pick(
     work: Work, value: Value, name: str, values: list[Value], spans: list[Span], span: Span
 ) -> Value | None:
-    if not value.features or len(values) > len(value.features):
-        expected = described(value)
+    if not value.features:
+        work.report(WrongUse(span, name=name, what=f"{described(value)}, and has no indices"))
+        return None
+    if len(values) > len(value.features):
         given = counted(len(values), "index", "indices")
+        expected = f"{name}[{', '.join('ij'[: len(value.features)])}]"
         work.report(WrongIndexCount(span, name=name, expected=expected, given=given))
         return None
     changes: dict[Axis, Expr] = {}

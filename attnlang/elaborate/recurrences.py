@@ -13,7 +13,7 @@ from attnlang.elaborate.operators import condition
 from attnlang.elaborate.values import CANONICAL, Readable, Slot, Value, slot_of
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import Context, Work, index_value
-from attnlang.errors import WrongRecurrence, WrongShape
+from attnlang.errors_meaning import WrongRecurrence, WrongShape
 from attnlang.ir.pattern import (
     BATCH,
     FEATURE,

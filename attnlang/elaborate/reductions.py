@@ -13,7 +13,8 @@ from attnlang.elaborate.values import CANONICAL, Group, Value
 from attnlang.elaborate.vectors import bounded, over_features
 from attnlang.elaborate.wording import described, written
 from attnlang.elaborate.work import Context, Work, index_value
-from attnlang.errors import NotKnownAtCall, UnknownFunction, WrongDomain, WrongType, nearest
+from attnlang.errors import nearest
+from attnlang.errors_meaning import NotKnownAtCall, UnknownFunction, WrongDomain, WrongType
 from attnlang.ir.pattern import (
     ONE,
     TRUE,

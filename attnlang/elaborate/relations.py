@@ -14,7 +14,7 @@ from attnlang.elaborate.values import Readable, Slot, Value
 from attnlang.elaborate.vectors import bounded
 from attnlang.elaborate.wording import counted, index_kind
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import WrongAxis
+from attnlang.errors_meaning import WrongAxis
 from attnlang.ir.pattern import Axis, Expr, Literal, Read, Reduce
 from attnlang.source import Span
 

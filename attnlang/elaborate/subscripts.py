@@ -12,14 +12,14 @@ from attnlang.elaborate.reads import index_of, pick, read, read_here
 from attnlang.elaborate.values import Abbreviation, Attended, Entity, Group, Merged, Readable, Relation, Value
 from attnlang.elaborate.wording import counted, forms, index_kind, written
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors import (
+from attnlang.errors import nearest
+from attnlang.errors_meaning import (
     DependsOnItself,
     IndexNotHere,
     UnknownAttribute,
     WrongAxis,
     WrongIndexCount,
     WrongUse,
-    nearest,
 )
 from attnlang.ir.pattern import ZERO, Literal
 from attnlang.source import Span
@@ -160,6 +160,9 @@ def attribute(work: Work, node: syntax.Attribute, context: Context) -> Value | N
         case Attended() | Merged():
             readable = statistic(work, entity, written(node.base), node.name, node.span)
             return None if readable is None else read_here(work, readable, node.span, context)
+        case Group(name=name):
+            report_missing_index(work, name, node.base.span, context)
+            return None
         case _:
             work.report(UnknownAttribute(node.span, base=written(node.base), name=node.name))
             return None

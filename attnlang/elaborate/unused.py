@@ -1,4 +1,4 @@
-"""Mistakes in what nobody uses: names in definitions that are never written out."""
+"""Mistakes in what nobody uses: names in definitions and abbreviations that are never written out."""
 
 from __future__ import annotations
 
@@ -6,46 +6,62 @@ from attnlang import syntax
 from attnlang.elaborate.names import BUILTIN_FUNCTIONS, INDEX_NAMES, ROW_NAMES
 from attnlang.elaborate.reductions import DOMAINS, REDUCTIONS
 from attnlang.elaborate.values import CONSTANTS, INPUTS
-from attnlang.elaborate.work import Context, Work
-from attnlang.errors import NameTwice, UnknownFunction, UnknownName, nearest
+from attnlang.elaborate.work import Work
+from attnlang.errors import nearest
+from attnlang.errors_meaning import NameTwice, UnknownFunction, UnknownName
 from attnlang.ir.pattern import SIZES
 
 
 def check_unused(work: Work, file: syntax.File) -> None:
-    """Every definition of the file: its parameters are different, its names are known somewhere."""
+    """Names in every definition of the file, and in every `let` without indices that nothing reads."""
+    functions = {name for name, each in work.file.functions.items() if not each.node.parameters}
+    known = {
+        *INDEX_NAMES,
+        *ROW_NAMES,
+        *CONSTANTS,
+        *INPUTS,
+        *SIZES,
+        *work.groups,
+        *functions,
+        "scale",
+        "q_offset",
+    }
     for item in file.items:
         if isinstance(item, syntax.Definition):
-            _check_definition(work, item)
+            _check_definition(work, item, known)
+    for statement in work.pattern.body:
+        if isinstance(statement, syntax.Let) and not statement.indices and statement.name not in work.used:
+            _check_names(work, statement.value, known | set(work.declared), "")
 
 
-def _check_definition(work: Work, node: syntax.Definition) -> None:
-    names: dict[str, syntax.Parameter] = {}
+def _check_definition(work: Work, node: syntax.Definition, known: set[str]) -> None:
+    names: set[str] = set()
     for parameter in node.parameters:
         if parameter.name in names:
             first = f"a parameter of '{node.name}'"
             work.report(NameTwice(parameter.span, name=parameter.name, first=first))
-        names[parameter.name] = parameter
-    known = {*names, *INDEX_NAMES, *ROW_NAMES, *CONSTANTS, *INPUTS, *SIZES, "scale", "q_offset", *work.groups}
-    known |= {name for name, definition in work.file.functions.items() if not definition.node.parameters}
-    inside = Context("in a definition", {}, work.file, inside=node.name)
-    for part in _names_of(node.value, known | set(work.file.functions)):
-        if part.id in DOMAINS:
-            continue
-        found = nearest(part.id, sorted(known))
-        hint = f"did you mean '{found}'?" if found else None
-        if part.id in work.declared:
-            hint = f"a definition sees its own parameters only: give '{inside.inside}' one for '{part.id}'"
-        elif found in names:
-            hint = f"did you mean '{found}'? (parameter of '{node.name}')"
-        if not _reported(work, part):
+        names.add(parameter.name)
+    _check_names(work, node.value, known | names, node.name)
+
+
+def _check_names(work: Work, node: syntax.Expr, known: set[str], definition: str) -> None:
+    for part in _names_of(node, known | set(DOMAINS)):
+        hint = None
+        if definition and part.id in work.declared:
+            hint = f"a definition sees its own parameters only: give '{definition}' one for '{part.id}'"
+        else:
+            found = nearest(part.id, sorted(known))
+            hint = f"did you mean '{found}'?" if found else None
+        if not _reported(work, part) and part.id not in work.file.functions:
             work.report(UnknownName(part.span, hint, name=part.id))
-    for call in _calls_of(node.value):
+    functions = [*work.file.functions, *sorted(BUILTIN_FUNCTIONS), *REDUCTIONS]
+    functions += [] if definition else list(work.declared)
+    for call in _calls_of(node):
         name = call.function.id
-        if name not in work.file.functions and name not in BUILTIN_FUNCTIONS and name not in REDUCTIONS:
-            found = nearest(name, [*work.file.functions, *BUILTIN_FUNCTIONS])
-            if not _reported(work, call.function):
-                hint = f"did you mean '{found}'?" if found else None
-                work.report(UnknownFunction(call.function.span, hint, name=name))
+        if name not in functions and not _reported(work, call.function):
+            found = nearest(name, functions)
+            hint = f"did you mean '{found}'?" if found else None
+            work.report(UnknownFunction(call.function.span, hint, name=name))
 
 
 def _reported(work: Work, node: syntax.Expr) -> bool:

@@ -8,7 +8,7 @@ from attnlang.elaborate.arithmetic import build
 from attnlang.elaborate.values import Value
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import Work, shifted
-from attnlang.errors import ExpandsTooFar, LengthsDisagree, WrongShape, WrongType
+from attnlang.errors_meaning import ExpandsTooFar, LengthsDisagree, WrongShape, WrongType
 from attnlang.ir.pattern import OPERATIONS, Apply, DType, Expr, Index, Literal, Reduce
 from attnlang.ir.text import expression_text
 from attnlang.source import Span
@@ -73,7 +73,7 @@ def _operands_fit(work: Work, op: str, values: list[Value], spans: list[Span]) -
     for position, (value, span) in enumerate(zip(values, spans, strict=True)):
         condition = op in _CONDITIONS or (op == "where" and position == 0)
         if condition and value.dtype != "bool":
-            what = f"an operand of '{op}'" if op != "where" else "the condition of if"
+            what = f"an operand of '{op}'" if op != "where" else "the condition behind 'if'"
             hint = "compare it, as in 'x > 0'"
             work.report(
                 WrongType(

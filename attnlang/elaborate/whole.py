@@ -21,17 +21,14 @@ from attnlang.elaborate.unused import check_unused
 from attnlang.elaborate.values import CANONICAL, CONSTANTS, INPUTS, Attended, Entity, Kind, Value
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import Context, Declared, Reports, Work, index_value
-from attnlang.errors import (
-    Diagnostics,
-    NameTaken,
+from attnlang.errors import Diagnostics, NameTaken, NoSuchPattern, nearest
+from attnlang.errors_meaning import (
     NameTwice,
-    NoSuchPattern,
     SectionMissing,
     SectionsDisagree,
     UnusedSection,
     WrongRecurrence,
     WrongShape,
-    nearest,
 )
 from attnlang.ir.pattern import (
     BATCH,
@@ -117,15 +114,11 @@ class _Whole:
         for statement in node.body:
             self._collect(statement)
         for each in node.parameters:
-            work.entity(each.name, each.span)
+            if each.name in work.declared:
+                work.entity(each.name, each.span)
         self._first()
         output = self._output()
-        for name, declared in list(work.declared.items()):
-            if name not in work.used:
-                work.entity(name, declared.span)
-                if declared.kind == "branch":
-                    self._unused(name)
-        self._unused_sections()
+        self._unused(report=output is not None)
         stages = () if output is None else needed(work.stages, output)
         claims = self._last(stages)
         if output is None or work.reports.errors:
@@ -270,22 +263,30 @@ class _Whole:
 
     # ------------------------------------------------------------------------------------------ the rest
 
-    def _unused(self, name: str) -> None:
-        span = self.work.declared[name].span
-        reason = "the output does not use it"
-        self.work.report(SectionsDisagree(span, keyword=f"branch {name}", reason=reason))
-
-    def _unused_sections(self) -> None:
-        """Sections beside branches that no one reads."""
+    def _unused(self, report: bool) -> None:
+        """What the output does not need is elaborated for its mistakes; branches and sections must be needed."""
         work = self.work
-        attention = work.declared.get("attention")
-        if attention is None or attention.kind != "attention" or not (self.branches or self.states):
-            return
-        if any(stage.name == "attention" for stage in work.stages) or work.reports.errors:
-            return
-        for keyword, span in self.own.statements():
-            if keyword != "mask" or not self.branches:
+        for name, declared in list(work.declared.items()):
+            if name in work.used:
+                continue
+            if declared.kind == "attention":
+                self._unused_sections(report)
+                continue
+            made = work.entity(name, declared.span)
+            work.used.discard(name)
+            if declared.kind == "branch" and report and made is not None:
+                reason = "the output does not use it"
+                work.report(SectionsDisagree(declared.span, keyword=f"branch {name}", reason=reason))
+
+    def _unused_sections(self, report: bool) -> None:
+        """Sections of the pattern that no one reads; its mask is for its branches too."""
+        work = self.work
+        written = [each for each in self.own.statements() if each[0] != "mask" or not self.branches]
+        if written and report:
+            for keyword, span in written:
                 work.report(UnusedSection(span, keyword=keyword))
+        elif written:
+            work.entity("attention", work.pattern.span)
 
     def _last(self, stages: tuple[Stage, ...]) -> list[Claim]:
         """Requirements and claims, and the requirements that come from how things are read."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from attnlang import syntax
 from attnlang.elaborate.arithmetic import rename
 from attnlang.elaborate.values import CANONICAL, Entity, FileScope, Grid, Group, Kind, Readable, Value
-from attnlang.errors import DependsOnItself, Diagnostic
+from attnlang.errors import Diagnostic
+from attnlang.errors_meaning import DependsOnItself
 from attnlang.ir.bounds import Facts, interval
 from attnlang.ir.pattern import (
     DV,

@@ -148,8 +148,9 @@ def _result(found: dict[str, Tensor], inputs: Inputs) -> Result:
 def visible(pattern: Pattern, inputs: Inputs) -> Tensor:
     """What mask and sparsity let queries see of the keys: bool [B or 1, H or 1, NQ, NK], 1 where nothing depends on it.
 
-    What a normalizer hides further is seen here. Several attentions over the keys: what any of them sees. Raises NoKeyAttention where there is none, MissingInput
-    where the visibility depends on a tensor (Q and K of a content-routed pattern) that was not given.
+    What a normalizer hides further is seen here. Several attentions over the keys: what any of them sees. Raises
+    NoKeyAttention where there is none, MissingInput where the visibility depends on a tensor that was not given (Q
+    and K of a content-routed pattern).
     """
     rows = pattern.axes[:3]
     attentions = [

@@ -54,7 +54,7 @@ def _sum_of_product(
     kept = tuple(axis for axis in axes if axis not in bound)
     tensor = cast(
         Tensor,
-        _Careful.apply(
+        cast(Any, _Careful).apply(
             [value.axes for value in factors],
             condition,
             tuple(bound),
@@ -67,12 +67,17 @@ def _sum_of_product(
 
 def pairwise(values: Sequence[Value], bound: Sequence[Axis]) -> Value:
     """Σ over the bound axes of a product, two factors at a time, the smallest intermediate first."""
-    remaining = list(values)
+    remaining: list[Value] = list(values)
     while len(remaining) > 1:
-        first, second = min(combinations(remaining, 2), key=lambda pair: _result_size(pair, remaining, bound))
+        first, second = _best_pair(remaining, bound)
         others = [value for value in remaining if value is not first and value is not second]
         remaining = [*others, _pair(first, second, _closed((first, second), others, bound))]
     return total(remaining[0], bound)
+
+
+def _best_pair(remaining: list[Value], bound: Sequence[Axis]) -> tuple[Value, Value]:
+    sizes = {pair: _result_size(pair, remaining, bound) for pair in combinations(remaining, 2)}
+    return min(sizes, key=lambda pair: sizes[pair])
 
 
 def _closed(pair: Sequence[Value], others: Sequence[Value], bound: Sequence[Axis]) -> list[Axis]:

@@ -34,7 +34,7 @@ class _Annihilating(torch.autograd.Function):
             ]
             one = torch.ones((), dtype=gradient.dtype, device=gradient.device)
             hidden = gradient == 0
-            result = cast(Tensor, ctx.function(*(torch.where(hidden, one, operand) for operand in operands)))
+            result: Tensor = ctx.function(*(torch.where(hidden, one, operand) for operand in operands))
         wanted = [operand for operand in operands if operand.requires_grad]
         found = iter(torch.autograd.grad(result, wanted, gradient))
         return (None, *(next(found) if operand.requires_grad else None for operand in operands))
@@ -42,7 +42,7 @@ class _Annihilating(torch.autograd.Function):
 
 def annihilating(function: Elementwise, *operands: Tensor) -> Tensor:
     """`function` of the operands (floats of one dtype), with 0 × anything = 0 in its backward pass."""
-    return cast(Tensor, _Annihilating.apply(function, *operands))
+    return cast(Tensor, cast(Any, _Annihilating).apply(function, *operands))
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ def _apply(op: str, tensors: list[Tensor], compute: torch.dtype) -> Tensor:
             branches = tensors[1:]
             if any(branch.dtype != torch.bool for branch in branches):
                 branches = _same_kind(branches, compute)
-            return torch.where(_truth(tensors[0]), *branches)
+            return torch.where(_truth(tensors[0]), branches[0], branches[1])
         case "float":
             return tensors[0] if tensors[0].is_floating_point() else tensors[0].to(torch.float64)
         case "detach":

@@ -168,7 +168,8 @@ class StageValues:
             limit = self._beside(amount, rows)
             sums = None if total is None else self._beside(total, rows)
             chosen = _choose(stage, by_, visible_, always_, limit, sums)
-            chosen = chosen.unflatten(-1, [self.expressions.size(axis) for axis in stage.candidates])
+            sizes = [self.expressions.size(axis) for axis in stage.candidates]
+            chosen = chosen.reshape((*chosen.shape[:-1], *sizes))
         value = Value(chosen, axes)
         for axis in stage.candidates:
             low, high = ranges[axis]
@@ -373,7 +374,7 @@ class StageValues:
             if offset >= first:
                 kept.append(state.tensor)
         if not torch.is_grad_enabled():
-            self._reached = {(stage.name, tuple(every.values())): (last, state)}
+            self._reached[stage.name, tuple(every.values())] = (last, state)
         dim = stage.position
         stacked = torch.stack(kept, dim) if kept else state.tensor.unsqueeze(dim).narrow(dim, 0, 0)
         value = Value(stacked, token_axes(stage))

@@ -103,7 +103,10 @@ def take(tensor: Tensor, entries: Sequence[Axis | Value]) -> Value:
     plain_axes = tuple(entry for entry in entries if isinstance(entry, Axis))
     views, axes = align(indexed)
     if any(tensor.shape[dim] == 0 for dim in gathered):
-        shape = torch.broadcast_shapes(*(index.shape for index in views))
+        shape = [
+            max(lengths) if min(lengths) else 0
+            for lengths in zip(*(index.shape for index in views), strict=True)
+        ]
         return Value(tensor.new_zeros((*shape, *(tensor.shape[dim] for dim in plain))), axes + plain_axes)
     offsets = [index.clamp(0, tensor.shape[dim] - 1) for index, dim in zip(views, gathered, strict=True)]
     if len(gathered) == 1 and len(axes) == 1:

@@ -13,7 +13,9 @@ from typing import Literal as OneOf
 from attnlang.source import NOWHERE, Span
 
 DType = OneOf["bool", "int", "float"]
-Role = OneOf["batch", "head", "kv_head", "query", "key", "position", "feature", "value_feature", "group", "range"]
+Role = OneOf[
+    "batch", "head", "kv_head", "query", "key", "position", "feature", "value_feature", "group", "range"
+]
 
 
 # ---------------------------------------------------------------------------------------------- expressions

@@ -178,7 +178,9 @@ class Report:
             lines.append(f"  density {self.density:.4%} of all pairs")
         lines.append(f"  {_engineering(self.flops)}FLOP, {_engineering(self.bytes)}B at least")
         if self.seconds is not None:
-            lines.append(f"  at least {_engineering(self.seconds)}s on the target (the longer of computing and moving)")
+            lines.append(
+                f"  at least {_engineering(self.seconds)}s on the target (the longer of computing and moving)"
+            )
         lines += [f"  {decision}" for decision in self.decisions]
         lines += [f"  no kernel: {obstacle}" for obstacle in self.obstacles]
         lines.append(f"  another kernel for another: {', '.join(self.recompiles_with)}")

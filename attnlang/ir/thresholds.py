@@ -111,7 +111,7 @@ def entmax(scores: Tensor, visible: Tensor, alpha: Tensor) -> Tensor:
     """
     if scores.shape[-1] == 0:
         return scores
-    return cast(Tensor, _Entmax.apply(scores, visible, alpha))
+    return cast(Tensor, cast(Any, _Entmax).apply(scores, visible, alpha))
 
 
 def sinkhorn(scores: Tensor, visible: Tensor, rounds: int) -> Tensor:
