@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -34,6 +34,8 @@ COLOURS = ("#f2f4f7", "#f2f4f7", "#fde6c8", "#e07b1a", "#2b6cb0", "#2b6cb0")
 PALETTE: NDArray[np.uint8] = np.array(
     [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in COLOURS], dtype=np.uint8
 )
+_settings: Any = cast(Any, matplotlib).rc_context
+
 EMPTY, PARTIAL, FULL = 0, 1, 2
 INK, PAPER, LINE = "#1f2933", "#ffffff", "#8593a3"
 
@@ -232,7 +234,7 @@ def _save(figure: Any, path: Path) -> None:
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix.lower().removeprefix("."), {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context({"svg.hashsalt": "attnlang"}):  # the same picture is the same file
+        with _settings({"svg.hashsalt": "attnlang"}):  # the same picture is the same file
             figure.savefig(path, dpi=160, metadata=metadata)
     except OSError as error:
         raise PictureNotWritten(file=str(path), reason=error.strerror or str(error)) from None

@@ -11,7 +11,9 @@ def main() -> None:
     pattern = attnlang.load(HERE / "alibi.attn")
     compiled = pattern.compile(target="cuda:90", head_dim=128, dtype="bf16")
     print(compiled.source)
-    print(f"{compiled.registers} registers, {compiled.spills} spills, {compiled.shared} bytes of shared memory")
+    print(
+        f"{compiled.registers} registers, {compiled.spills} spills, {compiled.shared} bytes of shared memory"
+    )
     print(f"{len(compiled.ptx)} characters of PTX, {len(compiled.cubin)} bytes of cubin")
 
 

@@ -199,7 +199,8 @@ def test_run_makes_every_declared_tensor(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_tensor_or_an_unknown_name_behind_p_is_told(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "doc.attn").write_text("pattern doc(size: int = 4):\n    tensor ids[b, n]: int\n    mask document(ids)\n")
+    text = "pattern doc(size: int = 4):\n    tensor ids[b, n]: int\n    mask document(ids)\n"
+    (tmp_path / "doc.attn").write_text(text)
     done = run("run", "doc.attn", "-p", "ids=[0,1]", "-p", "sise=3")
     assert done.code == 1
     assert "error[E606]: 'ids' is a tensor of 'doc', and -p gives parameters" in done.err

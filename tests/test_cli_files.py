@@ -59,7 +59,8 @@ def test_check_json_for_editors(run: Run) -> None:
     done = run("check", "--json", "near.attn", "wrong.attn")
     assert (done.code, done.json["ok"]) == (1, False)
     good, bad = done.json["files"]
-    assert good == {"file": "near.attn", "ok": True, "patterns": [{"name": "near", "doc": "", "claims": []}], "errors": []}
+    pattern = {"name": "near", "doc": "", "claims": []}
+    assert good == {"file": "near.attn", "ok": True, "patterns": [pattern], "errors": []}
     assert bad["errors"][0]["message"] == "unknown name 'widow'"
     assert (bad["errors"][0]["line"], bad["errors"][0]["column"]) == (2, 22)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,10 @@ from attnlang.errors import Diagnostic, Diagnostics
 from attnlang.grammar.parser import parse_file
 from attnlang.ir.pattern import (
     DV,
-    HEAD,
     KEY,
     KV_HEAD,
     NK,
-    NQ,
     Attention,
-    D,
     Formula,
     Let,
     Literal,
@@ -112,7 +110,9 @@ def test_two_texts_have_one_meaning(left: str, right: str) -> None:
 
 
 def test_text_of_a_pattern() -> None:
-    pattern = body("tensor slopes[h]", "mask causal", "score Q[q] @ K[k] - slopes[h] * (q - k)", parameters="size = 8")
+    pattern = body(
+        "tensor slopes[h]", "mask causal", "score Q[q] @ K[k] - slopes[h] * (q - k)", parameters="size = 8"
+    )
     assert pattern_text(pattern) == (
         "pattern test\n"
         "  parameter size: int = 8\n"
@@ -212,7 +212,9 @@ def test_a_normalizer_over_queries_sums_over_queries() -> None:
     (step,) = attention(pattern).normalize
     assert isinstance(step, Formula)
     assert step.kind == ""
-    assert "for q_1 in NQ from q_offset if attention.visible[b, h, q_1 - q_offset, k]" in expression_text(step.body)
+    assert "for q_1 in NQ from q_offset if attention.visible[b, h, q_1 - q_offset, k]" in expression_text(
+        step.body
+    )
 
 
 # --------------------------------------------------------------------------------------------------- results
@@ -280,7 +282,9 @@ def test_vectors_of_a_tensor() -> None:
 
 def test_tables_have_the_axes_they_depend_on() -> None:
     def axes(text: str) -> list[str]:
-        pattern = body("blocks c of k by 4", "tensor x[b, n]", "tensor y[h]", f"let T[c] = {text}", "score T[0]")
+        pattern = body(
+            "blocks c of k by 4", "tensor x[b, n]", "tensor y[h]", f"let T[c] = {text}", "score T[0]"
+        )
         return [axis.name for axis in pattern.stages[0].axes] if isinstance(pattern.stages[0], Let) else []
 
     assert axes("c * 2") == ["c"]
@@ -309,7 +313,9 @@ def test_the_heads_must_divide_only_where_groups_are_used() -> None:
 
 
 def test_a_choice_for_key_value_heads() -> None:
-    pattern = body("tensor x[b, g, n]", "select near[q] = top(4) k by x[b, g, k] where k <= q", "sparsity near(q, k)")
+    pattern = body(
+        "tensor x[b, g, n]", "select near[q] = top(4) k by x[b, g, k] where k <= q", "sparsity near(q, k)"
+    )
     (choice, _) = pattern.stages
     assert isinstance(choice, Select)
     assert choice.rows[1] == KV_HEAD
@@ -427,11 +433,16 @@ def test_parameters_and_tensors() -> None:
     ]
     assert [tensor.dtype for tensor in pattern.tensors] == ["float", "int"]
     assert [axis.written for axis in pattern.tensors[0].axes] == ["h", "(2 * size - 1) ** 2"]
-    assert [(axis.index, axis.size) for axis in pattern.tensors[1].axes] == [("b", Symbol("B", "int")), ("n", NK)]
+    assert [(axis.index, axis.size) for axis in pattern.tensors[1].axes] == [
+        ("b", Symbol("B", "int")),
+        ("n", NK),
+    ]
 
 
 def test_requirements_of_a_grid() -> None:
-    pattern = body("grid q, k as (y: height, x: 2 * half)", "mask q.x == k.x", parameters="height: int, half: int >= 1")
+    pattern = body(
+        "grid q, k as (y: height, x: 2 * half)", "mask q.x == k.x", parameters="height: int, half: int >= 1"
+    )
     written = [requirement.written for requirement in pattern.requirements]
     assert written[:2] == ["height >= 1", "NK == height * (2 * half)"]
     assert expression_text(attention(pattern).mask) == "q mod (2 * half) == k mod (2 * half)"
@@ -448,13 +459,17 @@ def test_recurrences_stand_over_what_they_depend_on() -> None:
     assert isinstance(state, Recurrence)
     assert [axis.name for axis in state.axes] == ["b", "g", "d", "e"]
     assert (state.token, state.position) == (KEY, 2)
-    assert "S[b, h // (H // HK), q, d_3, e] if q >= 0 else 0.0" in expression_text(pattern.output)
+    assert re.search(
+        r"S\[b, h // \(H // HK\), q, d_\d, e\] if q >= 0 else 0.0", expression_text(pattern.output)
+    )
 
 
 def test_a_merge_of_merges_is_flat() -> None:
     more = "    branch z:\n        mask k == 0\n"
     pattern = whole(f"pattern test():\n{BRANCHES}{more}    let m = merge(x, y)\n    output merge(m, z)\n")
-    merge = next(stage for stage in pattern.stages if isinstance(stage, Merge) and stage.name == pattern.result)
+    merge = next(
+        stage for stage in pattern.stages if isinstance(stage, Merge) and stage.name == pattern.result
+    )
     assert merge.parts == ("x", "y", "z")
 
 
@@ -480,10 +495,8 @@ def test_queries_that_read_running_values_lie_within_the_keys() -> None:
         pattern = body("scan x[n] = x[n - 1] + 1.0", mask, "score x[q] - x[k]")
         return [requirement.written for requirement in pattern.requirements]
 
-    assert required("mask k < 4") == ["q_offset + NQ <= NK", "q_offset >= 0", "H mod HK == 0"] or set(
-        required("mask k < 4")
-    ) == {"q_offset + NQ <= NK", "q_offset >= 0", "H mod HK == 0"}
-    assert "q_offset >= 0" not in required("mask causal")
+    assert sorted(required("mask k < 4")) == ["H mod HK == 0", "q_offset + NQ <= NK", "q_offset >= 0"]
+    assert sorted(required("mask causal")) == ["H mod HK == 0", "q_offset + NQ <= NK"]
 
 
 def test_the_lengths_of_a_call_may_be_equal() -> None:
@@ -491,13 +504,15 @@ def test_the_lengths_of_a_call_may_be_equal() -> None:
     (mistake,) = mistakes(text)
     assert isinstance(mistake, errors_meaning.WrongAxis)
     assert body("require NQ == NK", "tensor x[q]", "score x[k]").requirements[0].written == "NQ == NK"
-    assert (NQ, HEAD.size, D) == (Symbol("NQ", "int"), Symbol("H", "int"), Symbol("D", "int"))
 
 
 def test_definitions_cannot_explode() -> None:
     steps = "\n".join(f"def f{n}(x) = f{n - 1}(f{n - 1}(x))" for n in range(1, 40))
     found = mistakes(f"def f0(x) = x + x\n{steps}\npattern test():\n    score f39(q)\n")
-    assert {type(mistake) for mistake in found} <= {errors_meaning.ExpandsTooFar, errors_meaning.DependsOnItself}
+    assert {type(mistake) for mistake in found} <= {
+        errors_meaning.ExpandsTooFar,
+        errors_meaning.DependsOnItself,
+    }
 
 
 def test_every_code_is_shown_somewhere() -> None:

@@ -63,7 +63,10 @@ LIBRARIES: dict[str, Home] = {
     "sympy": Home(top=("attnlang/passes/*", "attnlang/ir/*")),
     "networkx": Home(top=("attnlang/passes/*", "attnlang/ir/*", "attnlang/elaborate*")),
     "torch": Home(
-        top=("runtime/*", "attnlang/ir/interpret*", "attnlang/ir/scalar.py", "attnlang/ir/thresholds.py", "attnlang/demo.py"),
+        top=(
+            "runtime/*", "attnlang/ir/interpret*", "attnlang/ir/scalar.py", "attnlang/ir/thresholds.py",
+            "attnlang/demo.py",
+        ),
         inside=(
             "attnlang/call*", "attnlang/pattern*", "attnlang/compiler*", "attnlang/execute*", "attnlang/cli*",
             "attnlang/show*",

@@ -196,19 +196,22 @@ class _Forward:
             first = binary("floordiv", self._scalar(keys.first), columns)
             stop = self._ceiling(binary("max", self._scalar(keys.stop), Const(0, "i32")))
             first = lowering.assign(scope, "first", first)
-            stop = lowering.assign(scope, "stop", binary("max", stop, first))
+            stop = lowering.assign(scope, "stop", stop if first == Const(0, "i32") else binary("max", stop, first))
             if keys.full_first is None or keys.full_stop is None:
                 pieces.append(_Piece(first, stop, first, first))
                 continue
             full_first = binary("max", self._ceiling(self._scalar(keys.full_first)), first)
-            full_first = lowering.assign(scope, "full_first", binary("min", full_first, stop))
+            if full_first != first:
+                full_first = lowering.assign(scope, "full_first", binary("min", full_first, stop))
             full_stop = self._signed_floor(self._scalar(keys.full_stop))
-            full_stop = binary("min", binary("max", full_stop, full_first), stop)
+            if full_first != Const(0, "i32"):
+                full_stop = binary("max", full_stop, full_first)
+            full_stop = binary("min", full_stop, stop)
             pieces.append(_Piece(first, stop, full_first, lowering.assign(scope, "full_stop", full_stop)))
         pieces = self._disjoint(pieces)
         any_full = any(band.exact for band in self.bands)
         left = [_Run(piece.first, piece.full_first) for piece in pieces]
-        right = [_Run(piece.full_stop, piece.stop) for piece in pieces]
+        right = [_Run(piece.full_stop, piece.stop) for piece in pieces]  # an empty run where both ends are one name
         full = [_Run(piece.full_first, piece.full_stop) for piece in pieces]
         partial = [run for pair in zip(left, right, strict=True) for run in pair if run.first != run.stop]
         return _Segments(full if any_full else None, partial)

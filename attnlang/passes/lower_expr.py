@@ -77,6 +77,7 @@ class Lowering:
         self.offset_type: Type = "i64" if wide else "i32"
         self.dims: dict[str, int] = {}
         self.lanes: dict[Axis, str] = {}
+        self.loops: list[Reduce] = []  # sums that are loops for every pair of query and key
         self.used_names: set[str] = set()
         self.loop_names: set[str] = set()  # of the loop over keys under construction
         self.past_names: set[str] = set()  # of those before it
@@ -343,28 +344,26 @@ class Lowering:
             for piece in pieces[1:]:
                 total = Apply("add", (total, piece))
             return self.lower(simplify(total), scope)
-        distributed = self._distribute(axis, parts)
-        if distributed is not None:
-            return self.lower(distributed, scope)
-        return self._loop(expr, scope)
+        distributed = self._distribute(axis, parts, row_axes, column_axes)
+        return self._loop(expr, scope) if distributed is None else self.lower(distributed, scope)
 
-    def _distribute(self, axis: Axis, parts: list[Expr]) -> Expr | None:
-        """(x + y) · z  ->  x · z + y · z  under the sum, where x and y do not mix rows and columns the same way."""
+    def _distribute(
+        self, axis: Axis, parts: list[Expr], row_axes: frozenset[Axis], column_axes: frozenset[Axis]
+    ) -> Expr | None:
+        """Σ (x + y) · z  ->  Σ x · z + Σ y · z, where every product then falls apart into rows and columns."""
         for position, part in enumerate(parts):
             pieces = terms(part)
-            if len(pieces) > 1 and any(axis in free_axes(piece) for _, piece in pieces):
-                if len({frozenset(free_axes(piece)) for _, piece in pieces}) == 1:
-                    continue
-                others = parts[:position] + parts[position + 1 :]
-                if not others:
-                    return None
-                sums = [
-                    (sign, Reduce("sum", (axis,), product([*others, piece]), None)) for sign, piece in pieces
-                ]
-                total: Expr = Literal(0.0)
-                for sign, piece in sums:
-                    total = Apply("add" if sign > 0 else "sub", (total, piece))
-                return simplify(total)
+            others = parts[:position] + parts[position + 1 :]
+            factored = [factors(product([*others, piece])) for _, piece in pieces]
+            if len(pieces) < 2 or not all(
+                free_axes(item) <= row_axes or free_axes(item) <= column_axes for items in factored for item in items
+            ):
+                continue
+            total: Expr = Literal(0.0)
+            for (sign, _), items in zip(pieces, factored, strict=True):
+                term = Reduce("sum", (axis,), product(items), None)
+                total = Apply("add" if sign > 0 else "sub", (total, term))
+            return simplify(total)
         return None
 
     def dimension(self, axis: Axis, size: int) -> str:
@@ -420,6 +419,8 @@ class Lowering:
 
     def _loop(self, expr: Reduce, scope: Scope) -> ir.Expr:
         """Accumulates in a loop over the reduced axes, in the scope of the result."""
+        if scope.is_inner():
+            self.loops.append(expr)
         old, *more = expr.axes
         axis = replace(old, name=self.fresh(old.name, scope))
         renamed = {Index(old): Index(axis)}

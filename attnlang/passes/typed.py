@@ -58,7 +58,7 @@ def binary(op: str, x: ir.Expr, y: ir.Expr) -> ir.Expr:
             return Const(_FOLD[op](a, b), kind)
         case "add", Const(0, _, ()), _ if y.type == x.type:
             return y
-        case "add", _, Const(0, _, ()) if y.type == x.type:
+        case "add" | "sub", _, Const(0, _, ()) if y.type == x.type:
             return x
         case "mul", Const(1, _, ()), _ if y.type == x.type:
             return y
