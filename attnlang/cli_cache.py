@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(action: str, as_json: bool) -> int:
     """List, clear or locate the cache of the current settings (ATTNLANG_CACHE_DIR)."""
-    from attnlang.execute import kernel_cache
+    from attnlang.execute_programs import kernel_cache
 
     cache = kernel_cache()
     match action:

@@ -17,7 +17,7 @@ from attnlang.errors import Diagnostic
 from attnlang.ir.text import pattern_text
 
 if TYPE_CHECKING:
-    from attnlang.execute import Compiled
+    from attnlang.execute_ahead import Compiled
 
 STAGES = ("ir", "plan", "triton", "ptx", "cubin")
 DEFAULT = "triton,ptx,cubin"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +15,17 @@ from attnlang.call_interface import check_reserved
 from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
 from attnlang.errors import Diagnostic, Diagnostics, NoSuchPattern, nearest
-from attnlang.errors_driver import CannotDump, TargetWithoutKernels, WrongDeviceForTarget
+from attnlang.errors_driver import TargetWithoutKernels, WrongDeviceForTarget
 from attnlang.ir import pattern as ir
 from attnlang.settings import options
 from attnlang.source import Source
 from attnlang.targets import target_of
+from attnlang.watch import dump
 
 if TYPE_CHECKING:
     import torch
 
-    from attnlang.execute import Compiled
+    from attnlang.execute_ahead import Compiled
     from attnlang.ir.interpret import Inputs, Result
     from attnlang.ir.kernel import Type
     from attnlang.ir.plan import Report
@@ -189,7 +189,8 @@ def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str
     check_device(chosen, call.device)
     if kind == "cpu":
         raise TargetWithoutKernels(target=chosen)
-    from attnlang.execute import NoKernel, execute
+    from attnlang.execute import execute
+    from attnlang.execute_programs import NoKernel
 
     try:
         return execute(pattern, inputs_of(call), chosen, want)
@@ -247,7 +248,7 @@ def compile_ahead(
     lse: bool,
 ) -> Compiled:
     """The kernels of a pattern for a target, without tensors and without a GPU."""
-    from attnlang.execute import compile_ahead as compiled
+    from attnlang.execute_ahead import compile_ahead as compiled
 
     return compiled(pattern, plan_target(target), head_dim, value_dim, dtype, parameters, lse=lse)
 
@@ -301,19 +302,3 @@ def check_device(target: str, device: torch.device) -> None:
         raise WrongDeviceForTarget(
             None, "move them with .cpu()", target=target, wanted="the CPU", found=f"'{device}'"
         )
-
-
-# ------------------------------------------------------------------------------------------------- dumps
-
-
-def dump(pattern: str, stage: str, text: str) -> None:
-    """Writes one stage, such as `3-pattern.txt`, below ATTNLANG_DUMP, in a folder named like the pattern."""
-    folder = options().dump_directory
-    if folder is None:
-        return
-    file = folder / pattern / stage
-    try:
-        os.makedirs(file.parent, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CannotDump(file=str(file), reason=error.strerror or type(error).__name__) from None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from attnlang.execute import Compiled
+    from attnlang.execute_ahead import Compiled
     from attnlang.ir.interpret import Result
     from attnlang.ir.plan import Report
 

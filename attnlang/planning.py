@@ -17,8 +17,9 @@ ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp64": 8}
 
 def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Report:
     """The plan of a pattern at the sizes of a binding, with its tiles, FLOPs, bytes and predicted time counted."""
-    from attnlang.execute import plan_for
+    from attnlang.execute_programs import plan_for
     from attnlang.passes.counting import count_tiles, visible_pairs
+    from attnlang.passes.magnitude import needs_long
     from attnlang.passes.planning import facts_of
     from attnlang.passes.specialize import static_parameters
     from attnlang.passes.tiles import rows_class
@@ -28,7 +29,8 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
     sizes.setdefault("DV", sizes["D"])
     statics = tuple((name, binding.parameters[name]) for name in static_parameters(pattern))
     specialization = Specialization(
-        target, dtype, sizes["D"], sizes["DV"], statics, nonnegative=binding.q_offset >= 0
+        target, dtype, sizes["D"], sizes["DV"], statics, nonnegative=binding.q_offset >= 0,
+        long=needs_long(pattern, {**sizes, **binding.scalars}),
     )
     plan = plan_for(pattern, specialization, rows_class(sizes["NQ"]))
     symbols: dict[str, Any] = {**sizes, **binding.scalars}

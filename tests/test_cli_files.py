@@ -171,7 +171,7 @@ def test_new_refuses_what_is_no_name(run: Run, tmp_path: Path, name: str) -> Non
 
 
 def test_cache_lists_clears_and_says_where_it_lies(run: Run, tmp_path: Path) -> None:
-    from attnlang.execute import kernel_cache
+    from attnlang.execute_programs import kernel_cache
 
     with override(cache_directory=tmp_path / "kernels"):
         assert run("cache", "path") == Outcome(0, f"{tmp_path / 'kernels'}\n", "")

@@ -198,7 +198,9 @@ def test_steps_read_what_the_step_before_left() -> None:
 )
 def test_steps_with_a_threshold(text: str, kind: str, amount: Literal | Symbol) -> None:
     stage = attention(body(f"normalize {text}", parameters="size: int = 4"))
-    assert stage.normalize == (Threshold(kind, amount),)
+    (step,) = stage.normalize
+    assert isinstance(step, Threshold)
+    assert (step.kind, step.amount) == (kind, amount)
     assert not stage.has_lse
 
 

@@ -24,7 +24,8 @@ def given(
     heads: int = 2,
     **tensors: Tensor,
 ) -> Inputs:
-    """A call with one batch and random inputs, its parameters at their defaults."""
+    """A call with one batch, two heads and random inputs, its parameters at their defaults."""
+    heads, features = 2, 4
     generator = torch.Generator().manual_seed(7)
 
     def normal(*shape: int) -> Tensor:

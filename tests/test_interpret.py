@@ -313,8 +313,11 @@ def test_visibility_needs_no_inputs_where_the_predicate_does_not() -> None:
     rows = torch.arange(6)[:, None] + 3
     assert torch.equal(visible(two, bare)[0, 0], (places < 2) | (places == rows))
     assert visible(pattern(attention(mask=TRUE)), bare).all()
+    narrowed = pattern(attention(normalize=(Threshold("top", Literal(2)), SOFTMAX)))
+    assert torch.equal(visible(narrowed, bare)[0, 0], parts(given)[3])
+    near = read("near", *ROWS, op("floordiv", k, 3), dtype="bool")
     with pytest.raises(MissingInput, match="depends on Q"):
-        visible(pattern(attention(normalize=(Threshold("top", Literal(2)), SOFTMAX))), bare)
+        visible(pattern(means("KC", FEATURE), chosen(), attention(sparsity=near)), bare)
     with pytest.raises(NoKeyAttention, match="no mask"):
         visible(pattern(COARSE, result="coarse"), bare)
 

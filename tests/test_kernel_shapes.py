@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attnlang import Pattern, load, parse
-from attnlang.execute import execute, plan_for, program_for, specialization_of
+from attnlang.execute import execute, specialization_of
+from attnlang.execute_programs import plan_for, program_for
 from attnlang.ir.interpret import Inputs
 from attnlang.ir.kernel import Load, Store, walk
 from attnlang.passes.typed import walk as parts_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("grammar", "codegen", "runtime")
-EVERYONE = {"errors", "source", "settings", "shapes"}
+EVERYONE = {"errors", "source", "settings", "shapes", "watch"}
 
 # Room -> the rooms it may import, besides itself. Imports go down, and siblings never see one another.
 # A module `attnlang/<room>_<more>.py` belongs to the room <room>; `attnlang/__init__.py` is the door.
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "source": set(),
     "errors": {"source"},
     "settings": {"errors"},
+    "watch": {"errors", "settings"},
     "shapes": {"errors", "source"},
     "syntax": {"errors", "source"},
     "artifact": EVERYONE,

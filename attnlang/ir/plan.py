@@ -62,7 +62,8 @@ class Specialization:
     """All that shapes the code: another value of any of these is another kernel. Everything else is an argument.
 
     `statics`: parameters that are numbers in the code; `tensors`: element types that differ from `dtype`; `strided`:
-    tensors whose innermost stride is not 1; `wide`: a head spans 2^31 elements or more; `nonnegative`: q ≥ 0.
+    tensors whose innermost stride is not 1; `wide`: a head spans 2^31 elements or more; `nonnegative`: q ≥ 0; `long`:
+    the whole numbers of mask and score may go beyond 32 bits.
     """
 
     target: str
@@ -75,6 +76,7 @@ class Specialization:
     lse: bool = False
     wide: bool = False
     nonnegative: bool = True
+    long: bool = False
 
 
 @dataclass(frozen=True)

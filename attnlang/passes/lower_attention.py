@@ -87,7 +87,7 @@ class _Forward:
             for tensor, (kind, axes) in arguments.tensors.items()
         }
         symbols: dict[str, Type] = {**arguments.scalars, "q_first": "i32", "q_last": "i32"}
-        self.lowering = Lowering(sources, symbols, facts, specialization.wide)
+        self.lowering = Lowering(sources, symbols, facts, specialization.wide, specialization.long)
         self.lowering.used_names |= set(arguments.scalars) | set(sources) | {"out", "lse", "program"}
         self.lowering.used_names |= {
             stride for source in sources.values() for stride in source.pointer.strides
@@ -163,9 +163,10 @@ class _Forward:
         self.first_row = lowering.assign(scope, "row_first", binary("mul", number, rows))
         offset = Var("q_offset", "i32")
         last_row = binary("min", binary("add", self.first_row, Const(self.tile.rows, "i32")), queries)
-        scope.known[FIRST, ()] = lowering.assign(scope, "q_first", binary("add", self.first_row, offset))
+        first = lowering.assign(scope, "q_first", binary("add", self.first_row, offset))
+        scope.known[FIRST, ()] = lowering.lengthen(first)
         last = binary("sub", binary("add", last_row, offset), Const(1, "i32"))
-        scope.known[LAST, ()] = lowering.assign(scope, "q_last", last)
+        scope.known[LAST, ()] = lowering.lengthen(lowering.assign(scope, "q_last", last))
 
     def _place_rows(self) -> None:
         """Rows beyond the last are computed as copies of it, and not stored."""
@@ -217,7 +218,11 @@ class _Forward:
         return _Segments(full if any_full else None, partial)
 
     def _scalar(self, expr: Expr) -> ir.Expr:
-        return cast(self.lowering.lower(expr, self.program), "i32")
+        """A number of keys; one that is computed in 64 bits is cut off before it becomes a short one."""
+        value = self.lowering.lower(expr, self.program)
+        if value.type == "i64":
+            value = binary("min", binary("max", value, Const(0, "i64")), cast(Var("NK", "i32"), "i64"))
+        return cast(value, "i32")
 
     def _ceiling(self, value: ir.Expr) -> ir.Expr:
         """Tiles that hold the first `value` keys; at most 0 where there are none."""

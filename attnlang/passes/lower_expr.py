@@ -69,12 +69,13 @@ class Lowering:
     """Lowers expressions of one kernel into its scopes."""
 
     def __init__(
-        self, sources: Mapping[str, Source], symbols: Mapping[str, Type], facts: Facts, wide: bool
+        self, sources: Mapping[str, Source], symbols: Mapping[str, Type], facts: Facts, wide: bool, long: bool
     ) -> None:
         self.sources = sources
         self.symbols = symbols
         self.facts = facts
         self.offset_type: Type = "i64" if wide else "i32"
+        self.whole: Type = "i64" if long else "i32"  # the type of whole numbers of mask and score
         self.dims: dict[str, int] = {}
         self.lanes: dict[Axis, str] = {}
         self.loops: list[Reduce] = []  # sums that are loops for every pair of query and key
@@ -156,15 +157,15 @@ class Lowering:
             case Literal(bool(value)):
                 return Const(value, "i1")
             case Literal(int(value)):
-                return Const(value, "i32")
+                return Const(value, self.whole)
             case Literal(value):
                 return Const(value, "fp32")
             case Symbol(name, _):
-                return Var(name, self.symbols[name])
+                return self.lengthen(Var(name, self.symbols[name]))
             case Index(axis):
-                return self.index(axis, scope)
+                return self.lengthen(self.index(axis, scope))
             case Read():
-                return self.widen(self.tile(expr, scope))
+                return self.lengthen(self.widen(self.tile(expr, scope)))
             case Apply(op, args):
                 return self._apply(op, args, scope)
             case Reduce():
@@ -178,6 +179,10 @@ class Lowering:
             if axis in place.known:
                 return place.known[axis]
         raise AssertionError(f"index {axis.name} has no value here")
+
+    def lengthen(self, value: ir.Expr) -> ir.Expr:
+        """A whole number in the type that whole numbers are computed with."""
+        return cast(value, self.whole) if value.type == "i32" else value
 
     def widen(self, value: ir.Expr) -> ir.Expr:
         """Half types are computed with in fp32."""
@@ -281,12 +286,12 @@ class Lowering:
                 return self._power(values[0], power)
             case "pow", (x, y) if dtype_of(x) == "int" and dtype_of(y) == "int":
                 raised = elementwise("pow", [cast(value, "fp32") for value in values], "fp32")
-                return cast(elementwise("round", [raised], "fp32"), "i32")
+                return cast(elementwise("round", [raised], "fp32"), self.whole)
             case "pow", (_, y):
                 floats = [cast(value, "fp32") for value in values]
                 return elementwise("pow_integer" if dtype_of(y) == "int" else "pow", floats, "fp32")
             case _:
-                return operation(op, values)
+                return self.lengthen(operation(op, values))
 
     def _power(self, value: ir.Expr, power: int) -> ir.Expr:
         if power == 0:
@@ -429,7 +434,7 @@ class Lowering:
         if more:
             body, condition = Reduce(expr.op, tuple(more), body, condition), None
         start, combine = _NEUTRAL[expr.op]
-        kind: Type = "i1" if expr.op in ("any", "all") else "i32" if dtype_of(expr) == "int" else "fp32"
+        kind: Type = "i1" if expr.op in ("any", "all") else self.whole if dtype_of(expr) == "int" else "fp32"
         inner = Scope(frozenset((axis,)), scope)
         counter = Var(axis.name, "i32")
         index: ir.Expr = binary("add", counter, cast(self.lower(axis.start, scope), "i32"))

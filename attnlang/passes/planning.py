@@ -114,7 +114,13 @@ def _specialized(specialization: Specialization) -> list[Decision]:
     shaped = [f"{specialization.dtype}", f"D={specialization.head_dim}", f"DV={specialization.value_dim}"]
     shaped += [f"{name}={value}" for name, value in specialization.statics]
     offsets = "64-bit" if specialization.wide else "32-bit"
+    whole = (
+        [Decision("whole numbers", "64-bit", "sums and products of positions and parameters may leave 32 bits")]
+        if specialization.long
+        else []
+    )
     result = [
+        *whole,
         Decision("compiled for", ", ".join(shaped), "these shape the code; lengths, heads, strides and the rest do not"),
         Decision("offsets", f"{offsets} within a head", "a head's rows span less than 2^31 elements" if not specialization.wide
                  else "a head's rows span 2^31 elements or more"),
@@ -213,6 +219,7 @@ def _needed_tables(pattern: Pattern, attentions: list[Attention]) -> tuple[Let, 
 
 def _arguments(pattern: Pattern, tables: tuple[Let, ...], specialization: Specialization) -> Arguments:
     types = dict(specialization.tensors)
+    stored: dict[DType, Type] = {**_STORED, "int": "i64" if specialization.long else "i32"}
 
     def main(name: str, heads: Expr, length: Expr, features: Expr) -> tuple[Type, tuple[TensorAxis, ...]]:
         sizes = (B, heads, length, features)
@@ -227,11 +234,11 @@ def _arguments(pattern: Pattern, tables: tuple[Let, ...], specialization: Specia
     for tensor in pattern.tensors:
         tensors[tensor.name] = (types.get(tensor.name, _default(tensor, specialization)), tensor.axes)
     for table in tables:
-        tensors[table.name] = (_STORED[table.dtype], tuple(TensorAxis(a.name, a.size) for a in table.axes))
+        tensors[table.name] = (stored[table.dtype], tuple(TensorAxis(a.name, a.size) for a in table.axes))
     scalars: dict[str, Type] = {"q_offset": "i32", "scale": "fp32"}
     scalars |= {size.name: "i32" for size in (B, H, HK, NQ, NK)}
     scalars |= {
-        p.name: _STORED[p.dtype] for p in pattern.parameters if p.name not in dict(specialization.statics)
+        p.name: stored[p.dtype] for p in pattern.parameters if p.name not in dict(specialization.statics)
     }
     return Arguments(tensors, scalars)
 
