@@ -15,11 +15,13 @@ from attnlang.cli_options import Pair, add_file, add_json, add_numbers
 from attnlang.cli_write import write_file
 from attnlang.errors import Diagnostic
 from attnlang.ir.text import pattern_text
+from attnlang.targets import AHEAD, target_of
 
 if TYPE_CHECKING:
     from attnlang.execute_ahead import Compiled
 
 STAGES = ("ir", "plan", "triton", "ptx", "cubin")
+DEFAULT_TARGET = "cuda:90"
 DEFAULT = "triton,ptx,cubin"
 PLAN_LENGTH, PLAN_HEADS = 4096, 16
 
@@ -38,6 +40,14 @@ class UnknownStage(Diagnostic):
     code = "E608"
     message = "--emit knows no '{stage}'"
     hint = "there are {stages} and all"
+
+
+class NothingToCompile(Diagnostic):
+    """`--target` names a place that has no kernels of its own."""
+
+    code = "E609"
+    message = "there is nothing to compile ahead of time for '{target}'"
+    hint = "there are {targets}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ def run(
 ) -> int:
     """Compile for every target, write the stages, and say what the kernels need."""
     stages = stages_of(emit)
+    places = targets_of(targets or [DEFAULT_TARGET])
     chosen = load_pattern(file, pattern)
     parameters = parameters_of(chosen, pairs, all_needed="plan" in stages)
     request = Request(chosen, parameters, head_dim, value_dim, dtype, stages, Path(output))
@@ -89,7 +100,7 @@ def run(
     compiled: list[Compiled] = []
     if "ir" in stages:
         files.append(write_file(request.folder / f"{chosen.name}.ir.txt", pattern_text(chosen.ir)))
-    for target in dict.fromkeys(targets or ["cuda:90"]):
+    for target in places:
         with progress(f"compiling {chosen.name} for {target}"):
             result = chosen.compile(
                 target=target, head_dim=head_dim, value_dim=value_dim, dtype=dtype, **parameters
@@ -121,6 +132,15 @@ def stages_of(emit: str) -> frozenset[str]:
         if word not in (*STAGES, "all"):
             raise UnknownStage(stage=word, stages=stages)
     return frozenset(STAGES) if "all" in words or not words else frozenset(words)
+
+
+def targets_of(names: Sequence[str]) -> list[str]:
+    """The targets that are named, each once. Raises UnknownTarget, NothingToCompile."""
+    places = list(dict.fromkeys(target_of(name).name for name in names))
+    for place in places:
+        if not place.startswith(("cuda:", "hip:")):
+            raise NothingToCompile(target=place, targets=", ".join(AHEAD))
+    return places
 
 
 def _write(request: Request, result: Compiled) -> list[Path]:

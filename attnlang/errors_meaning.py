@@ -141,6 +141,12 @@ class ExpandsTooFar(Diagnostic):
     hint = "name an intermediate result: 'let name[q] = …' is computed once"
 
 
+class NestsTooFar(Diagnostic):
+    code = "E236"
+    message = "with its definitions written out this nests more than {limit} deep"
+    hint = "name an intermediate result: 'let name[q] = …' is computed once"
+
+
 class WrongUse(Diagnostic):
     code = "E229"
     message = "'{name}' is {what}"

@@ -13,6 +13,8 @@ from .literals import escape, quote
 
 WIDTH = 100
 INDENT = 4
+CLAUSE_WORDS = ("by", "every", "from", "over", "restart", "where", "always", "never", "per")
+"""Keywords that may follow an expression: right behind one they are no names."""
 
 
 def format_file(file: syntax.File) -> str:
@@ -199,7 +201,8 @@ def _blocks(statement: syntax.BlocksDeclaration) -> Document:
 def _select(statement: syntax.Select) -> Document:
     """`select near[q] = top(16) c by score where … always … never … per i`."""
     candidates = [_binder(candidate) for candidate in statement.candidates]
-    chosen = candidates[0] if len(candidates) == 1 else arguments("(", candidates, ")")
+    alone = len(candidates) == 1 and statement.candidates[0].name not in CLAUSE_WORDS
+    chosen = candidates[0] if alone else arguments("(", candidates, ")")
     head = (
         "select ",
         statement.name,

@@ -274,6 +274,16 @@ def test_compile_refuses_what_it_cannot_emit(run: Run) -> None:
     assert (done.code, "--emit knows no 'sass'" in done.err) == (1, True)
 
 
+def test_compile_is_for_gpus(run: Run) -> None:
+    for target in ("eager", "interpret", "cpu"):
+        done = run("compile", "near.attn", "--target", "cuda:90", "--target", target)
+        assert done.code == 1
+        assert done.err == (
+            f"error[E609]: there is nothing to compile ahead of time for '{target}'\n"
+            "  there are cuda:80, cuda:90, cuda:100, hip:gfx942\n"
+        )
+
+
 def test_compile_writes_every_stage(run: Run, tmp_path: Path) -> None:
     done = run("compile", "near.attn", "-o", "build", "--emit", "all", "--head-dim", "32", "--target", "cuda:80")
     assert (done.code, done.err) == (0, "")

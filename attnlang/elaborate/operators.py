@@ -64,15 +64,24 @@ def _both(work: Work, span: Span, left: Value, right: Value) -> Value | None:
 
 def logical(work: Work, node: syntax.Logical, context: Context) -> Value | None:
     """`a and b and c`, `a or b`."""
-    values = [work.evaluate(part, context) for part in node.operands]
-    spans = [part.span for part in node.operands]
-    result = values[0]
-    for number, value in enumerate(values[1:], 1):
-        if result is None or value is None:
-            return None
-        place = [spans[0] if number == 1 else spans[0].to(spans[number - 1]), spans[number]]
-        result = elementwise(work, node.operator, spans[0].to(spans[number]), [result, value], place)
-    return result
+    parts = [(work.evaluate(part, context), part.span) for part in node.operands]
+    return _joined(work, node.operator, parts)
+
+
+def _joined(work: Work, operator: str, parts: list[tuple[Value | None, Span]]) -> Value | None:
+    """The parts joined from the left; many of them as a tree, so that nothing nests deep."""
+    if len(parts) == 1:
+        return parts[0][0]
+    middle = len(parts) - 1 if len(parts) <= 16 else len(parts) // 2
+    left, right = _joined(work, operator, parts[:middle]), _joined(work, operator, parts[middle:])
+    if left is None or right is None:
+        return None
+    spans = [parts[0][1].to(parts[middle - 1][1]), parts[middle][1].to(parts[-1][1])]
+    if middle == 1:
+        spans[0] = parts[0][1]
+    if middle == len(parts) - 1:
+        spans[1] = parts[-1][1]
+    return elementwise(work, operator, spans[0].to(spans[1]), [left, right], spans)
 
 
 def conditional(work: Work, node: syntax.Conditional, context: Context) -> Value | None:

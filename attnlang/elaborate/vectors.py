@@ -7,8 +7,8 @@ from dataclasses import replace
 from attnlang.elaborate.arithmetic import build
 from attnlang.elaborate.values import Value
 from attnlang.elaborate.wording import described
-from attnlang.elaborate.work import Work, shifted
-from attnlang.errors_meaning import ExpandsTooFar, LengthsDisagree, WrongShape, WrongType
+from attnlang.elaborate.work import DEEPEST, Work, shifted
+from attnlang.errors_meaning import ExpandsTooFar, LengthsDisagree, NestsTooFar, WrongShape, WrongType
 from attnlang.ir.pattern import OPERATIONS, Apply, DType, Expr, Index, Literal, Reduce
 from attnlang.ir.text import expression_text
 from attnlang.source import Span
@@ -23,10 +23,13 @@ _SPELLED = {
 
 def bounded(work: Work, value: Value, span: Span) -> Value | None:
     """The value, unless writing out its definitions has made it enormous."""
-    if value.size <= LARGEST:
-        return value
-    work.report(ExpandsTooFar(span, limit=LARGEST))
-    return None
+    if value.size > LARGEST:
+        work.report(ExpandsTooFar(span, limit=LARGEST))
+        return None
+    if work.depth_of(value.expr) > DEEPEST:
+        work.report(NestsTooFar(span, limit=DEEPEST))
+        return None
+    return value
 
 
 def align(work: Work, span: Span, values: list[Value]) -> list[Value] | None:

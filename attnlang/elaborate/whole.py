@@ -20,10 +20,11 @@ from attnlang.elaborate.recurrences import scan, state
 from attnlang.elaborate.unused import check_unused
 from attnlang.elaborate.values import CANONICAL, CONSTANTS, INPUTS, Attended, Entity, Kind, Value
 from attnlang.elaborate.wording import described
-from attnlang.elaborate.work import Context, Declared, Reports, Work, index_value
+from attnlang.elaborate.work import DEEPEST, Context, Declared, Reports, Work, index_value
 from attnlang.errors import Diagnostics, NameTaken, NoSuchPattern, nearest
 from attnlang.errors_meaning import (
     NameTwice,
+    NestsTooFar,
     SectionMissing,
     SectionsDisagree,
     UnusedSection,
@@ -66,8 +67,12 @@ def elaborate(
     if node is None:
         raise Diagnostics(reports.errors)
     work = Work(node, scope, evaluate, reports)
-    made = _Whole(work).pattern()
-    check_unused(work, file)
+    made: Pattern | None = None
+    try:
+        made = _Whole(work).pattern()
+        check_unused(work, file)
+    except RecursionError:
+        reports.add(NestsTooFar(node.span, limit=DEEPEST))
     if reports.errors or made is None:
         raise Diagnostics(reports.errors)
     return made
@@ -117,9 +122,13 @@ class _Whole:
             if each.name in work.declared:
                 work.entity(each.name, each.span)
         self._first()
+        for name, declared in list(work.declared.items()):
+            if declared.kind not in ("attention", "let") or self._is_table(name):
+                work.entity(name, declared.span)
+        work.used.clear()
         output = self._output()
-        self._unused(report=output is not None)
         stages = () if output is None else needed(work.stages, output)
+        self._unused(stages, report=output is not None)
         claims = self._last(stages)
         if output is None or work.reports.errors:
             return None
@@ -263,29 +272,25 @@ class _Whole:
 
     # ------------------------------------------------------------------------------------------ the rest
 
-    def _unused(self, report: bool) -> None:
-        """What the output does not need is elaborated for its mistakes; branches and sections must be needed."""
-        work = self.work
-        for name, declared in list(work.declared.items()):
-            if name in work.used:
-                continue
-            if declared.kind == "attention":
-                self._unused_sections(report)
-                continue
-            made = work.entity(name, declared.span)
-            work.used.discard(name)
-            if declared.kind == "branch" and report and made is not None:
-                reason = "the output does not use it"
-                work.report(SectionsDisagree(declared.span, keyword=f"branch {name}", reason=reason))
+    def _is_table(self, name: str) -> bool:
+        lets = (each for each in self.work.pattern.body if isinstance(each, syntax.Let) and each.name == name)
+        return any(each.indices for each in lets)
 
-    def _unused_sections(self, report: bool) -> None:
-        """Sections of the pattern that no one reads; its mask is for its branches too."""
+    def _unused(self, stages: tuple[Stage, ...], report: bool) -> None:
+        """Branches and sections that the output does not need; the pattern's mask is for its branches too."""
         work = self.work
+        names = {stage.name for stage in stages}
+        for name, statement in self.branches.items():
+            if report and name not in names and any(stage.name == name for stage in work.stages):
+                reason = "the output does not use it"
+                work.report(SectionsDisagree(statement.span, keyword=f"branch {name}", reason=reason))
         written = [each for each in self.own.statements() if each[0] != "mask" or not self.branches]
-        if written and report:
+        if not written or "attention" in names or work.declared["attention"].kind != "attention":
+            return
+        if report:
             for keyword, span in written:
                 work.report(UnusedSection(span, keyword=keyword))
-        elif written:
+        else:
             work.entity("attention", work.pattern.span)
 
     def _last(self, stages: tuple[Stage, ...]) -> list[Claim]:

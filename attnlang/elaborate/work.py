@@ -10,7 +10,7 @@ from attnlang import syntax
 from attnlang.elaborate.arithmetic import rename
 from attnlang.elaborate.values import CANONICAL, Entity, FileScope, Grid, Group, Kind, Readable, Value
 from attnlang.errors import Diagnostic
-from attnlang.errors_meaning import DependsOnItself
+from attnlang.errors_meaning import DependsOnItself, NestsTooFar
 from attnlang.ir.bounds import Facts, interval
 from attnlang.ir.pattern import (
     DV,
@@ -28,9 +28,13 @@ from attnlang.ir.pattern import (
     Role,
     Stage,
     Tensor,
+    children,
     kv_head_of,
 )
 from attnlang.source import Span
+
+DEEPEST = 120
+"""How deep expressions may nest, in the text and written out; Python's own limit is not far above it."""
 
 
 class Reports:
@@ -143,6 +147,8 @@ class Work:
     reads_ahead: Span | None = None
     equal_features: bool = False
     equal_lengths: bool = False
+    _depth: int = 0
+    _depths: dict[int, tuple[Expr, int]] = field(default_factory=dict[int, tuple[Expr, int]])
     _entities: dict[str, Entity | None] = field(default_factory=dict[str, "Entity | None"])
     _in_progress: list[str] = field(default_factory=list[str])
     _axes: dict[str, Axis] = field(default_factory=lambda: dict(CANONICAL))
@@ -152,7 +158,22 @@ class Work:
 
     def evaluate(self, node: syntax.Expr, context: Context) -> Value | None:
         """The typed value of an expression, or None after its mistakes have been reported."""
-        return self.evaluator(self, node, context)
+        if self._depth >= DEEPEST:
+            self.report(NestsTooFar(node.span, limit=DEEPEST))
+            return None
+        self._depth += 1
+        try:
+            return self.evaluator(self, node, context)
+        finally:
+            self._depth -= 1
+
+    def depth_of(self, expr: Expr) -> int:
+        """How deep an expression nests; known parts are remembered."""
+        known = self._depths.get(id(expr))
+        if known is None:
+            known = (expr, 1 + max((self.depth_of(part) for part in children(expr)), default=0))
+            self._depths[id(expr)] = known
+        return known[1]
 
     def report(self, error: Diagnostic) -> None:
         """Keeps a mistake and goes on."""

@@ -29,16 +29,17 @@ def contract(
 
 
 def _masked(factors: list[Value], condition: Value | None) -> tuple[list[Value], list[Value]]:
-    """The factors with the condition put into the smallest one that has its axes, else as a factor of its own."""
+    """The factors with the condition put into those that have its axes, else as a factor of its own."""
     if condition is None:
         return factors, []
-    able = [value for value in factors if set(condition.axes) <= set(value.axes)]
     if len(factors) == 1:
         return [where(condition, factors[0], 0)], []
-    if not able:
+    able = [set(condition.axes) <= set(value.axes) for value in factors]
+    if not any(able):
         return factors, [Value(condition.tensor.to(factors[0].tensor.dtype), condition.axes)]
-    smallest = min(able, key=lambda value: value.tensor.numel())
-    return [where(condition, value, 0) if value is smallest else value for value in factors], []
+    return [
+        where(condition, value, 0) if fits else value for value, fits in zip(factors, able, strict=True)
+    ], []
 
 
 def _sum_of_product(
@@ -108,11 +109,20 @@ def _clean(value: Value) -> Value:
     return Value(torch.where(torch.isfinite(value.tensor), value.tensor, 0.0), value.axes)
 
 
+def _shown(value: Value, present: list[Value]) -> Value:
+    """0 where one of `present` that has no other axes is 0."""
+    for one in present:
+        if set(one.axes) <= set(value.axes):
+            value = where(Value(one.tensor != 0, one.axes), value, 0)
+    return value
+
+
 def _careful_sum(
     values: list[Value], present: list[Value], kept: tuple[Axis, ...], bound: Sequence[Axis]
 ) -> Tensor:
     """Σ of products where all of `present` (0 or 1) are 1; NaN where such a product has a factor that is not finite."""
-    sums = view(pairwise([_clean(value) for value in values] + present, bound), kept)
+    cleaned = [_shown(_clean(value), present) for value in values]
+    sums = view(pairwise(cleaned + present, bound), kept)
     sound = [Value(torch.isfinite(value.tensor).to(value.tensor.dtype), value.axes) for value in values]
     blank = [Value(torch.ones_like(value.tensor), value.axes) for value in values]
     terms = view(pairwise(blank + present, bound), kept)

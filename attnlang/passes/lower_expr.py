@@ -314,6 +314,8 @@ class Lowering:
             )
             count = Apply("max", (Reduce("sum", expr.axes, ones, None), Literal(1.0)))
             return self.lower(Apply("div", (total, count)), scope)
+        if expr.op == "logsumexp":
+            return self.lower(_log_of_sum(expr), scope)
         taken = sum_over(expr)
         if taken is None:
             return self._loop(expr, scope)
@@ -433,8 +435,8 @@ class Lowering:
         body = substitute(expr.body, renamed)
         if more:
             body, condition = Reduce(expr.op, tuple(more), body, condition), None
-        start, combine = _NEUTRAL[expr.op]
         kind: Type = "i1" if expr.op in ("any", "all") else self.whole if dtype_of(expr) == "int" else "fp32"
+        combine, start = _COMBINE[expr.op], _neutral(expr.op, kind)
         inner = Scope(frozenset((axis,)), scope)
         counter = Var(axis.name, "i32")
         index: ir.Expr = binary("add", counter, cast(self.lower(axis.start, scope), "i32"))
@@ -452,15 +454,35 @@ class Lowering:
         return total
 
 
-_NEUTRAL: dict[str, tuple[float | bool, str]] = {
-    "sum": (0, "add"), "prod": (1, "mul"), "max": (float("-inf"), "max"), "min": (float("inf"), "min"),
-    "any": (False, "or"), "all": (True, "and"),
-}  # fmt: skip
+_COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+
+
+def _neutral(op: str, kind: Type) -> bool | int | float:
+    """What a reduction gives over nothing."""
+    match op:
+        case "max" | "min":
+            sign = -1 if op == "max" else 1
+            return sign * (2**31 - 1 if kind == "i32" else 2**63 - 1 if kind == "i64" else float("inf"))
+        case "any" | "all":
+            return op == "all"
+        case _:
+            return 1 if op == "prod" else 0
 
 
 def padded(size: int) -> int:
     """The side of a tile for a length: a power of two, at least 16."""
     return max(16, 1 << (size - 1).bit_length())
+
+
+def _log_of_sum(expr: Reduce) -> Expr:
+    """log Σ exp(x)  ->  log Σ exp(x − m) + m, with m the largest x, 0 where there is none"""
+    others = {axis: replace(axis, name=f"{axis.name}_other") for axis in expr.axes}
+    renamed: dict[Expr, Expr] = {Index(axis): Index(other) for axis, other in others.items()}
+    where = None if expr.where is None else substitute(expr.where, renamed)
+    largest = Reduce("max", tuple(others.values()), substitute(expr.body, renamed), where)
+    shift = Apply("where", (Apply("eq", (largest, Literal(float("-inf")))), Literal(0.0), largest))
+    powers = Apply("exp", (Apply("sub", (expr.body, shift)),))
+    return Apply("add", (Apply("log", (Reduce("sum", expr.axes, powers, expr.where),)), shift))
 
 
 def _length(axis: Axis) -> Expr:

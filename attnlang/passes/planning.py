@@ -21,6 +21,7 @@ from attnlang.ir.pattern import (
 )  # fmt: skip
 from attnlang.ir.plan import Band, BranchPlan, Decision, Obstacle, Plan, Specialization, Tile
 from attnlang.ir.rewrite import conjunction
+from attnlang.ir.verify import verify
 from attnlang.passes.lower_attention import Arguments, lower_attention
 from attnlang.passes.lower_expr import padded
 from attnlang.passes.obstacles import obstacles, plain_output
@@ -164,18 +165,23 @@ def _branch(
         tile, tile_decision = choose_tile(target, specialization.dtype, features, rows_limit, loads)
         kernel = lowered(tile)
     verify_kernel(kernel, "lower_attention")
-    return BranchPlan(attention, found, tile, heavy_first, kernel), [
-        tile_decision,
-        *_range_decisions(found, heavy_first),
-    ]
+    made = [tile_decision, *_range_decisions(found, heavy_first)]
+    if loops := sum(isinstance(inner, Loop) for inner in _key_loops(kernel)[-1].body):
+        why = "their terms mix query and key, so that no matrix product gives them"
+        made.append(Decision("sums", f"{loops} loop(s) for every tile of pairs", why))
+    return BranchPlan(attention, found, tile, heavy_first, kernel), made
+
+
+def _key_loops(kernel: Kernel) -> list[Loop]:
+    """The loops over keys: those that are pipelined."""
+    return [statement for statement in kernel.body if isinstance(statement, Loop) and statement.pipelined]
 
 
 def _pair_loads(kernel: Kernel) -> int:
     """Values that the last loop loads for every pair of query and key."""
-    loops = [statement for statement in kernel.body if isinstance(statement, Loop)]
     return sum(
         isinstance(part, Load) and part.shape[:2] == ("M", "N")
-        for statement in walk(loops[-1].body)
+        for statement in walk(_key_loops(kernel)[-1].body)
         if isinstance(statement, Assign)
         for part in walk_expr(statement.value)
     )

@@ -31,7 +31,7 @@ def choose_tile(
     base = TILES[family, dtype != "fp32"][0 if features <= 64 else 1 if features <= 128 else 2]
     rows = min(base.rows, rows_limit)
     columns = max(16, base.columns >> min(pair_loads, 2))
-    tile = Tile(rows, columns, base.warps if rows in (base.rows, 64) else min(base.warps, 4), base.stages)
+    tile = Tile(rows, columns, base.warps if rows == base.rows else min(base.warps, 4), base.stages)
     reason = "fits shared memory and registers without spilling"
     if pair_loads:
         reason += f"; fewer keys, for the {pair_loads} value(s) that every pair loads"
