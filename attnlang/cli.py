@@ -59,7 +59,9 @@ class Command:
 
 
 COMMANDS = (
-    Command("compile", "kernels ahead of time for GPUs that need not be here, with their registers and spills"),
+    Command(
+        "compile", "kernels ahead of time for GPUs that need not be here, with their registers and spills"
+    ),
     Command("check", "parse files and check names, types and axes: all mistakes at once"),
     Command("explain", "the plan: tiles, cost, algorithm, and the reason for each"),
     Command("run", "run on random inputs, compare with the definition, time it"),
@@ -96,7 +98,9 @@ def _command(words: Sequence[str]) -> int:
     try:
         if chosen is None:
             return _without_command(words)
-        parser = Parser(prog=f"attnlang {chosen.name}", description=chosen.summary[0].upper() + chosen.summary[1:])
+        parser = Parser(
+            prog=f"attnlang {chosen.name}", description=chosen.summary[0].upper() + chosen.summary[1:]
+        )
         module = chosen.load()
         module.add_arguments(parser)
         fields = vars(parser.parse_args(words[1:]))

@@ -14,7 +14,9 @@ ACTIONS = ("ls", "clear", "path")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("action", choices=ACTIONS, help="list the entries, remove them all, or print the directory")
+    parser.add_argument(
+        "action", choices=ACTIONS, help="list the entries, remove them all, or print the directory"
+    )
     add_json(parser)
 
 
@@ -32,7 +34,7 @@ def run(action: str, as_json: bool) -> int:
             if as_json:
                 print_json({"ok": True, "path": str(cache.path), "removed": entries, "bytes": freed})
             else:
-                say(f"{cache.path}: removed {_entries(entries)}, {size_text(freed)}")
+                say(f"{cache.path}: removed {_many(entries)}, {size_text(freed)}")
         case _:
             if as_json:
                 print_json({"ok": True, "path": str(cache.path)})
@@ -68,9 +70,9 @@ def _list(cache: Any, as_json: bool) -> int:
             Column("key"),
         )  # fmt: skip
         print_table(columns, rows)
-    say(f"{cache.path}: {_entries(len(entries))}, {size_text(sum(entry.bytes for entry in entries))}")
+    say(f"{cache.path}: {_many(len(entries))}, {size_text(sum(entry.bytes for entry in entries))}")
     return 0
 
 
-def _entries(count: int) -> str:
-    return f"{count} {'entry' if count == 1 else 'entries'}"
+def _many(entries: int) -> str:
+    return f"{entries:,} {'entry' if entries == 1 else 'entries'}"

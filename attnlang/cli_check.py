@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnlang import compiler, syntax
-from attnlang.cli_console import complain, print_json, say
+from attnlang.cli_console import complain, counted, print_json, progress, say
 from attnlang.cli_options import add_json
 from attnlang.errors import AttnlangError, Diagnostic, Diagnostics
 from attnlang.ir import pattern as ir
@@ -25,7 +25,8 @@ class Checked:
     def to_dict(self) -> dict[str, Any]:
         """For editors."""
         patterns = [
-            {"name": p.name, "doc": p.doc, "claims": [claim.span.text for claim in p.claims]} for p in self.patterns
+            {"name": p.name, "doc": p.doc, "claims": [claim.span.text for claim in p.claims]}
+            for p in self.patterns
         ]
         errors = [mistake.to_dict() for mistake in self.mistakes]
         return {"file": self.file, "ok": not self.mistakes, "patterns": patterns, "errors": errors}
@@ -41,9 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(files: Sequence[str], quiet: bool, as_json: bool) -> int:
     """Check each file; 1 where any has a mistake."""
     results: list[Checked] = []
-    for file in files:
-        result = check_file(file)
-        results.append(result)
+    with progress("checking") as step:
+        for file in files:
+            step(f"checking {file}")
+            results.append(check_file(file))
+    for result in results:
         for mistake in result.mistakes:
             complain(mistake.report())
         if not (as_json or quiet or result.mistakes):
@@ -53,7 +56,7 @@ def run(files: Sequence[str], quiet: bool, as_json: bool) -> int:
     if as_json:
         print_json({"ok": not wrong, "files": [result.to_dict() for result in results]})
     elif wrong:
-        complain(f"{_count(mistakes, 'mistake')} in {_count(wrong, 'file')}")
+        complain(f"{counted(mistakes, 'mistake')} in {counted(wrong, 'file')}")
     return 1 if wrong else 0
 
 
@@ -98,9 +101,7 @@ def _summary(result: Checked) -> str:
     lines = [f"{result.file}: ok: {names}" if names else f"{result.file}: ok, definitions only"]
     for pattern in result.patterns:
         for claim in pattern.claims:
-            lines.append(f"  note: {claim.span.location()}: {pattern.name}: not yet proved: {claim.span.text}")
+            lines.append(
+                f"  note: {claim.span.location()}: {pattern.name}: not yet proved: {claim.span.text}"
+            )
     return "\n".join(lines)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -73,7 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_numbers(parser, 128, "bf16")
     parser.add_argument(
-        "--emit", metavar="STAGES", default=DEFAULT, help=f"what is written, of {', '.join(STAGES)}, all ({DEFAULT})"
+        "--emit",
+        metavar="STAGES",
+        default=DEFAULT,
+        help=f"what is written, of {', '.join(STAGES)}, all ({DEFAULT})",
     )
     add_json(parser)
 
@@ -109,7 +112,9 @@ def run(
         files += _write(request, result)
     if as_json:
         kernels = [figures for result in compiled for figures in kernel_figures(result)]
-        print_json({"ok": True, "pattern": chosen.name, "kernels": kernels, "files": [str(path) for path in files]})
+        print_json(
+            {"ok": True, "pattern": chosen.name, "kernels": kernels, "files": [str(path) for path in files]}
+        )
         return 0
     shape = f"D = {head_dim}" + (f", DV = {value_dim}" if value_dim else "")
     say(f"{called(chosen, request.parameters)}, {dtype}, {shape}")
@@ -207,5 +212,6 @@ def kernel_figures(result: Compiled) -> list[dict[str, Any]]:
         "shared_limit_bytes", "warps", "wgmma_count", "mma_count", "hot_loop_spills", "ctas_per_sm",
     )  # fmt: skip
     return [
-        {**{name: getattr(kernel, name) for name in names}, "problems": kernel.problems()} for kernel in result.kernels
+        {**{name: getattr(kernel, name) for name in names}, "problems": kernel.problems()}
+        for kernel in result.kernels
     ]

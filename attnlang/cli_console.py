@@ -97,10 +97,17 @@ def progress(first: str) -> Generator[Step]:
         TimeElapsedColumn(),
         console=rich_console(sys.stderr),
         transient=True,
+        redirect_stdout=False,  # rich would send it to standard error, wherever it was meant to go
+        redirect_stderr=False,
     )
     with bar:
         task = bar.add_task(first, total=None)
         yield lambda text: bar.update(task, description=text)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def size_text(count: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnlang import compiler
-from attnlang.cli_console import complain, say
+from attnlang.cli_console import complain, counted, say
 from attnlang.cli_write import write_file
 from attnlang.errors import AttnlangError, FileTooLarge, NotText
 from attnlang.source import Source
@@ -41,7 +41,7 @@ def run(files: Sequence[str], check: bool, diff: bool) -> int:
             complain(str(error))
             failed = True
     if check and changed:
-        complain(f"{changed} {'file' if changed == 1 else 'files'} would change: attnlang fmt writes them")
+        complain(f"{counted(changed, 'file')} would change: attnlang fmt writes them")
     return 1 if failed or (check and changed) else 0
 
 
@@ -80,4 +80,6 @@ def _stdin() -> Source:
         return Source("<stdin>", data.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise NotText(file="<stdin>", reason=f"byte 0x{data[error.start]:02x} is not UTF-8", line=line) from None
+        raise NotText(
+            file="<stdin>", reason=f"byte 0x{data[error.start]:02x} is not UTF-8", line=line
+        ) from None

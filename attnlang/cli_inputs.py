@@ -51,7 +51,9 @@ def random_inputs(
 
     make = torch.Generator().manual_seed(seed)
     shapes = {"q": ("B", "H", "NQ", "D"), "k": ("B", "HK", "NK", "D"), "v": ("B", "HK", "NK", "DV")}
-    made = {name: torch.randn([sizes[size] for size in shape], generator=make) for name, shape in shapes.items()}
+    made = {
+        name: torch.randn([sizes[size] for size in shape], generator=make) for name, shape in shapes.items()
+    }
     if any(isinstance(stage, Recurrence) for stage in pattern.stages):
         made["k"] = torch.nn.functional.normalize(made["k"], dim=-1)
     return {name: tensor.to(dtype) for name, tensor in made.items()}

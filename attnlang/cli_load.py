@@ -65,7 +65,9 @@ def load_pattern(file: str, name: str | None) -> attnlang.Pattern:
     return attnlang.load(file, name)
 
 
-def parameters_of(pattern: attnlang.Pattern, pairs: Sequence[Pair], *, all_needed: bool = True) -> dict[str, Any]:
+def parameters_of(
+    pattern: attnlang.Pattern, pairs: Sequence[Pair], *, all_needed: bool = True
+) -> dict[str, Any]:
     """What `-p` says, as keyword arguments of the pattern's methods.
 
     Raises UsageError for what is no value, Diagnostics for names that are no parameters, and for parameters without
@@ -79,12 +81,20 @@ def parameters_of(pattern: attnlang.Pattern, pairs: Sequence[Pair], *, all_neede
             mistakes.append(TensorAsParameter(name=name, pattern=pattern.name))
         elif name not in pattern.params:
             near = nearest(name, known)
-            advice = f"did you mean '{near}'?" if near else f"it has {', '.join(known)}" if known else "it has none"
+            advice = (
+                f"did you mean '{near}'?"
+                if near
+                else f"it has {', '.join(known)}"
+                if known
+                else "it has none"
+            )
             mistakes.append(UnknownArgument(None, advice, pattern=f"'{pattern.name}'", name=name))
     for name, parameter in pattern.params.items():
         if all_needed and parameter.default is None and name not in values:
             advice = f"it has no default; add -p {name}=…"
-            mistakes.append(MissingArgument(None, advice, pattern=f"'{pattern.name}'", kind="parameter", name=name))
+            mistakes.append(
+                MissingArgument(None, advice, pattern=f"'{pattern.name}'", kind="parameter", name=name)
+            )
     if mistakes:
         raise Diagnostics(mistakes)
     return values

@@ -10,7 +10,7 @@ from attnlang.cli_console import say
 from attnlang.cli_write import FileCannotBeWritten
 from attnlang.errors import AttnlangError, Diagnostic
 
-STARTER = '''\
+STARTER = """\
 # {name}: what it is, and where it comes from
 #
 #   attnlang check {file}                      is it right?
@@ -28,7 +28,7 @@ pattern {name}(window: int >= 1 = 256):
     # The number that such a pair gets, and how the numbers of a query become weights.
     score     Q[q] @ K[k] * scale - slopes[h] * (q - k)
     normalize softmax
-'''
+"""
 
 
 class FileExists(Diagnostic):

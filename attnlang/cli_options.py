@@ -104,19 +104,27 @@ def add_length(parser: argparse.ArgumentParser, default: int) -> None:
         "-n", dest="n", metavar="N", type=count, default=default,
         help=f"number of keys, as in 4096 or 64k ({default})",
     )  # fmt: skip
-    parser.add_argument("--nq", metavar="N", type=count, help="number of queries, the last ones of the sequence (N)")
+    parser.add_argument(
+        "--nq", metavar="N", type=count, help="number of queries, the last ones of the sequence (N)"
+    )
 
 
 def add_heads(parser: argparse.ArgumentParser, default: int) -> None:
     """--heads and --kv-heads."""
     parser.add_argument("--heads", metavar="H", type=count, default=default, help=f"query heads ({default})")
-    parser.add_argument("--kv-heads", metavar="H", type=count, help="key and value heads (as many as query heads)")
+    parser.add_argument(
+        "--kv-heads", metavar="H", type=count, help="key and value heads (as many as query heads)"
+    )
 
 
 def add_numbers(parser: argparse.ArgumentParser, head_dim: int, dtype_default: str | None) -> None:
     """--head-dim, --value-dim and --dtype."""
     parser.add_argument(
-        "--head-dim", metavar="D", type=count, default=head_dim, help=f"features of queries and keys ({head_dim})"
+        "--head-dim",
+        metavar="D",
+        type=count,
+        default=head_dim,
+        help=f"features of queries and keys ({head_dim})",
     )
     parser.add_argument("--value-dim", metavar="D", type=count, help="features of values (those of queries)")
     parser.add_argument(

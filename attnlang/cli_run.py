@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attnlang
 from attnlang import compiler
-from attnlang.cli_console import complain, print_json, progress, say, time_text
+from attnlang.cli_console import complain, counted, print_json, progress, say, time_text
 from attnlang.cli_load import RandomCall, Sizes, called, load_pattern, parameters_of, random_call
 from attnlang.cli_options import (
     Pair,
@@ -32,7 +32,10 @@ FAULT = 70
 BUDGET_SECONDS = 3.0
 MOST_TIMES = 20
 EPSILON = {"bf16": 2.0**-8, "fp16": 2.0**-11, "fp32": 2.0**-20}
-"""Errors of this size, relative to the largest result, are rounding whatever the plain evaluation shows."""
+"""An error of a few times this, relative to the largest result, is rounding whatever the plain evaluation shows."""
+
+MANY_PAIRS = 2**29
+"""Above this many the definition takes a minute or more."""
 
 MARGIN = 4.0
 """A kernel may have this many times the error of the plain evaluation: it adds in another order."""
@@ -85,6 +88,11 @@ def run(
     sizes = Sizes(n, nq or n, heads, kv_heads or heads, head_dim, value_dim or head_dim)
     place, device = place_of(target)
     dtype = dtype or ("bf16" if device == "cuda" else "fp32")
+    pairs_in_all = sizes.n * sizes.nq * heads
+    if pairs_in_all > MANY_PAIRS:
+        complain(
+            f"note: the definition is evaluated for all {pairs_in_all:.1e} pairs in float64: this takes a while"
+        )
     with progress("making random inputs") as step:
         call = random_call(chosen, parameters, sizes, dtype=_dtype(dtype), device=device, seed=seed)
         step(f"running {chosen.name} on {place}")
@@ -130,7 +138,9 @@ def compare(pattern: attnlang.Pattern, call: RandomCall, result: torch.Tensor) -
     reference = cast("torch.Tensor", pattern.reference(call.q, call.k, call.v, **call.arguments))
     eager = _call(pattern, call, "eager")
     finite = reference.isfinite()
-    wrong = (result.double() != reference) & ~(result.isnan() & reference.isnan()) & ~(finite & result.isfinite())
+    wrong = (
+        (result.double() != reference) & ~(result.isnan() & reference.isnan()) & ~(finite & result.isfinite())
+    )
     if not bool(finite.any()):
         return Comparison(0.0, 0.0, 0.0, int(wrong.sum()))
     return Comparison(
@@ -176,7 +186,10 @@ def _report(
     times: list[float],
     first: float,
 ) -> str:
-    how = {"eager": "eager: dense PyTorch, no kernel", "interpret": "interpret: the kernel under Triton's interpreter"}
+    how = {
+        "eager": "eager: dense PyTorch, no kernel",
+        "interpret": "interpret: the kernel under Triton's interpreter",
+    }
     once = "one call" if len(times) == 1 else f"median of {len(times)} calls"
     verdict = "agrees with its definition" if found.agrees(dtype) else "DISAGREES with its definition"
     lines = [
@@ -197,10 +210,10 @@ def _shapes(call: RandomCall) -> str:
     heads, queries, features = call.q.shape[1:]
     kv_heads, keys, values = call.v.shape[1:]
     grouped = f" ({kv_heads} for keys)" if kv_heads != heads else ""
-    length = f"{keys} tokens" if queries == keys else f"{queries} queries, {keys} keys"
+    length = counted(keys, "token") if queries == keys else f"{queries} queries, {keys} keys"
     width = f"{features}" if values == features else f"{features} and {values}"
     tensors = "".join(f", {name} {list(tensor.shape)}" for name, tensor in call.tensors.items())
-    return f"{heads} heads{grouped} × {length} × {width}{tensors}"
+    return f"{counted(heads, 'head')}{grouped} × {length} × {width}{tensors}"
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -28,9 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tiles", dest="tile", metavar="N", type=count, default=64, help="rows and columns of a tile (64)"
     )
-    parser.add_argument("--seed", metavar="N", type=natural, default=0, help="of the random tensors of the pattern (0)")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help="the picture: .png, .svg or .pdf; replaced when it exists"
+        "--seed", metavar="N", type=natural, default=0, help="of the random tensors of the pattern (0)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="the picture: .png, .svg or .pdf; replaced when it exists",
     )
 
 
@@ -62,9 +68,13 @@ def run(
         masks, names = _masks(chosen, parameters, sizes, head, seed)
         step(f"writing {output}")
         title = called(chosen, parameters) + (", random tensors" if _is_random(chosen) else "")
-        counts = draw_mask(masks, output, title=title, tile=tile, head_names=names, q_offset=sizes.n - sizes.nq)
+        counts = draw_mask(
+            masks, output, title=title, tile=tile, head_names=names, q_offset=sizes.n - sizes.nq
+        )
     for name, tiles in zip(names, counts, strict=True):
-        say(f"{name + ': ' if name else ''}{tiles} tiles of {tile} × {tile}, {tiles.density:.2%} of the pairs visible")
+        say(
+            f"{name + ': ' if name else ''}{tiles} tiles of {tile} × {tile}, {tiles.density:.2%} of the pairs visible"
+        )
     say(output)
     return 0
 

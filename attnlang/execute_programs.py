@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from attnlang.errors import Diagnostic
 from attnlang.ir.pattern import Pattern
 from attnlang.ir.plan import BranchPlan, Plan, Specialization
 from attnlang.settings import options
+from attnlang.source import Span
 from attnlang.watch import debug, dump
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def plan_for(pattern: Pattern, specialization: Specialization, rows_limit: int) 
 def _banner(pattern: Pattern, specialization: Specialization) -> tuple[str, ...]:
     from attnlang.ir.text import pattern_text
 
-    rows = [line.rstrip() for line in (pattern.span.text or pattern_text(pattern)).splitlines()]
+    rows = _quoted(pattern.span) or pattern_text(pattern).splitlines()
     shaped = f"{specialization.dtype}, D={specialization.head_dim}, DV={specialization.value_dim}"
     statics = "".join(f", {name}={value}" for name, value in specialization.statics)
     return (
@@ -87,6 +89,13 @@ def _banner(pattern: Pattern, specialization: Specialization) -> tuple[str, ...]
         *rows,
         "",
     )
+
+
+def _quoted(span: Span) -> list[str]:
+    """The pattern as written: its head, and the indented lines below."""
+    below = span.source.text[span.end :].splitlines()
+    rows = takewhile(lambda line: not line.strip() or line[0].isspace(), below[1:])
+    return [line.rstrip() for line in (span.text + "\n" + "\n".join(rows)).strip().splitlines()]
 
 
 def printed(plan: Plan) -> list[tuple[BranchPlan, KernelSource]]:

@@ -1,7 +1,7 @@
 """Pictures of a pattern: who sees whom, the tiles that a kernel computes, a panel for each head.
 
-    from attnlang.show import draw_mask
-    draw_mask(pattern.mask(256, 256, heads=4), "mask.png", title="my pattern", tile=32)
+from attnlang.show import draw_mask
+draw_mask(pattern.mask(256, 256, heads=4), "mask.png", title="my pattern", tile=32)
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def draw_mask(
     masks: Bools = np.asarray(mask, dtype=np.bool_)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or not masks.size or tile < 1:
-        raise ValueError("a mask to draw is [NQ, NK] or [heads, NQ, NK], not empty, with tiles of at least one pair")
+        raise ValueError(
+            "a mask to draw is [NQ, NK] or [heads, NQ, NK], not empty, with tiles of at least one pair"
+        )
     counts = [tile_counts(each, tile) for each in masks]
     names = head_names or ([""] if len(masks) == 1 else [f"head {head}" for head in range(len(masks))])
     figure = _figure(masks[:MOST_PANELS], title, tile, names, q_offset, counts)
@@ -231,7 +233,9 @@ def _legend() -> list[Any]:
 
 
 def _save(figure: Any, path: Path) -> None:
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix.lower().removeprefix("."), {})
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
+        path.suffix.lower().removeprefix("."), {}
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _settings({"svg.hashsalt": "attnlang"}):  # the same picture is the same file

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,9 @@ def test_a_missing_file_is_the_users_mistake(run: Run) -> None:
         assert done.err.startswith("error[E101]: there is no file 'none.attn'")
 
 
-def test_an_unforeseen_error_is_one_line_and_a_code_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unforeseen_error_is_one_line_and_a_code_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(path: str, name: str | None = None) -> None:
         raise KeyError("lost")
 
@@ -134,7 +137,9 @@ def test_with_json_errors_are_json_too(run: Run) -> None:
 def test_a_wrong_environment_variable_is_told_before_anything_else() -> None:
     code = "import sys; from attnlang.cli import main; sys.exit(main(['check', 'none.attn']))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "ATTNLANG_DEBUG": "everything"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error[E501]: ATTNLANG_DEBUG='everything': no such topic")
 
@@ -166,20 +171,55 @@ print(*[name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"""
 
 
 def test_run_compares_with_the_definition(run: Run) -> None:
-    done = run("run", "near.attn", "-n", "48", "--nq", "16", "--heads", "4", "--kv-heads", "2", "--head-dim", "8")
+    done = run(
+        "run", "near.attn", "-n", "48", "--nq", "16", "--heads", "4", "--kv-heads", "2", "--head-dim", "8"
+    )
     assert (done.code, done.err) == (0, "")
     assert "near(window=8): agrees with its definition" in done.out
     assert "4 heads (2 for keys) × 16 queries, 48 keys × 8, fp32, random" in done.out
 
 
 def test_run_json(run: Run) -> None:
-    words = ("run", "near.attn", "-n", "32", "--heads", "2", "--head-dim", "16", "--value-dim", "8", "-p", "window=5")
+    words = (
+        "run",
+        "near.attn",
+        "-n",
+        "32",
+        "--heads",
+        "2",
+        "--head-dim",
+        "16",
+        "--value-dim",
+        "8",
+        "-p",
+        "window=5",
+    )
     found = run(*words, "--json", "--dtype", "bfloat16").json
     assert found["ok"] is True
     assert found["sizes"] == {"B": 1, "H": 2, "HK": 2, "NQ": 32, "NK": 32, "D": 16, "DV": 8}
     assert (found["parameters"], found["dtype"], found["target"]) == ({"window": 5}, "bf16", "eager")
     assert 0 < found["max_abs_error"] < 0.05
     assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(0.01, "DISAGREES"), (float("nan"), "infinite or NaN on one side only")]
+)
+def test_run_notices_a_wrong_result(
+    run: Run, monkeypatch: pytest.MonkeyPatch, wrong: float, said: str
+) -> None:
+    right = attnlang.Pattern.__call__
+
+    def kernel(pattern: attnlang.Pattern, *inputs: Any, target: str | None, **arguments: Any) -> Any:
+        out = right(pattern, *inputs, target="eager", **arguments)
+        if target == "interpret":
+            out[0, 1, 2, 3] += wrong
+        return out
+
+    monkeypatch.setattr(attnlang.Pattern, "__call__", kernel)
+    done = run("run", "near.attn", "-n", "32", "--heads", "2", "--head-dim", "8", "--target", "interpret")
+    assert (done.code, said in done.out) == (70, True)
+    assert "the result on interpret is not what 'near' means: please report this" in done.err
 
 
 def test_run_makes_every_declared_tensor(run: Run, tmp_path: Path) -> None:
@@ -231,7 +271,10 @@ def test_an_unknown_target_is_told(run: Run) -> None:
 def test_show_draws_and_counts(run: Run, tmp_path: Path) -> None:
     done = run("show", "near.attn", "-n", "64", "--tiles", "16", "-p", "window=64", "-o", "pictures/near.png")
     assert (done.code, done.err) == (0, "")
-    assert done.out == "6 full, 4 partial, 6 empty tiles of 16 × 16, 50.78% of the pairs visible\npictures/near.png\n"
+    assert (
+        done.out
+        == "6 full, 4 partial, 6 empty tiles of 16 × 16, 50.78% of the pairs visible\npictures/near.png\n"
+    )
     assert (tmp_path / "pictures" / "near.png").read_bytes().startswith(b"\x89PNG")
     assert run("show", "near.attn", "-o", "near.gif").code == 1
 
@@ -285,7 +328,9 @@ def test_compile_is_for_gpus(run: Run) -> None:
 
 
 def test_compile_writes_every_stage(run: Run, tmp_path: Path) -> None:
-    done = run("compile", "near.attn", "-o", "build", "--emit", "all", "--head-dim", "32", "--target", "cuda:80")
+    done = run(
+        "compile", "near.attn", "-o", "build", "--emit", "all", "--head-dim", "32", "--target", "cuda:80"
+    )
     assert (done.code, done.err) == (0, "")
     names = {path.name for path in (tmp_path / "build").iterdir()}
     place = "near.cuda-80"
@@ -297,7 +342,9 @@ def test_compile_writes_every_stage(run: Run, tmp_path: Path) -> None:
 
 
 def test_compile_json_has_what_a_kernel_needs(run: Run) -> None:
-    found = run("compile", "near.attn", "--emit", "triton", "--head-dim", "32", "--json", "--target", "cuda:90").json
+    found = run(
+        "compile", "near.attn", "--emit", "triton", "--head-dim", "32", "--json", "--target", "cuda:90"
+    ).json
     (kernel,) = found["kernels"]
     assert kernel["target"] == "cuda:90"
     assert 0 < kernel["registers"] <= 255

@@ -135,7 +135,10 @@ def test_a_full_disk_loses_nothing(run: Run, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "fsync", full)
     done = run("fmt", "loose.attn")
-    assert (done.code, done.err) == (1, "error[E603]: 'loose.attn' cannot be written: No space left on device\n")
+    assert (done.code, done.err) == (
+        1,
+        "error[E603]: 'loose.attn' cannot be written: No space left on device\n",
+    )
     assert (tmp_path / "loose.attn").read_text() == LOOSE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loose.attn", "near.attn", "wrong.attn"]
 

@@ -11,12 +11,26 @@ def test_the_demo_compiles_runs_agrees_explains_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, value in (("HEADS", 2), ("LENGTH", 96), ("WINDOW", 40), ("SMALL_LENGTH", 40), ("SMALL_WINDOW", 10)):
+    for name, value in (
+        ("HEADS", 2),
+        ("LENGTH", 96),
+        ("WINDOW", 40),
+        ("SMALL_LENGTH", 40),
+        ("SMALL_WINDOW", 10),
+    ):
         monkeypatch.setattr(demo, name, value)
     assert demo.main() == 0
     out = capsys.readouterr().out
     assert out.count("agrees with its definition") == 2
-    for words in ("registers", "spills", "shared memory", "wgmma", "key ranges", "full,", "demo/sliding_window.png"):
+    for words in (
+        "registers",
+        "spills",
+        "shared memory",
+        "wgmma",
+        "key ranges",
+        "full,",
+        "demo/sliding_window.png",
+    ):
         assert words in out
     starts = {
         "cuda-90.py": b"", "cuda-90.ptx": b"//", "cuda-90.cubin": b"\x7fELF", "png": b"\x89PNG", "plan.txt": b"plan",

@@ -41,7 +41,7 @@ class Block:
     def numbers(self) -> dict[str, int]:
         """`NK=12 height=3` behind the language."""
         pairs = (word.split("=") for word in self.words if "=" in word)
-        return {name: int(value) for name, value in pairs}
+        return {name: int(value) for name, value in pairs if value.isdigit()}
 
 
 def blocks(language: str, pages: list[Path]) -> list[Block]:
@@ -117,14 +117,11 @@ def test_patterns_marked_eager_are_those_without_kernel(block: Block, tmp_path: 
     if block.page.name != "language.md":
         pytest.skip("only the reference marks them")
     for pattern in patterns_of(block.text, tmp_path):
-        plan = pattern.plan(256, 256, heads=4, kv_heads=block.numbers().get("HK", 2), head_dim=64,
-                            target="cuda:90", **_sizes_of_grids(block)).to_dict()  # fmt: skip
-        marked = "[eager]" in block.text or "normalize top" in block.text
-        assert (plan["kind"] == "eager") == marked, plan
-
-
-def _sizes_of_grids(block: Block) -> dict[str, int]:
-    return {"height": 16, "width": 16} if "height" in block.numbers() else {}
+        numbers = {name: value for name, value in block.numbers().items() if name not in SIZES}
+        length = numbers.get("height", 16) * numbers.get("width", 1)
+        heads = block.numbers().get("HK", 2)
+        plan = pattern.plan(length, length, heads=4, kv_heads=heads, head_dim=8, target="cuda:90", **numbers).to_dict()
+        assert bool(plan["obstacles"]) == ("[eager]" in block.text), plan["obstacles"]
 
 
 # ---------------------------------------------------------------------------------------------------------- links
@@ -173,3 +170,119 @@ def test_system_has_a_line_for_every_source_file() -> None:
     assert sorted(sources - set(described)) == []
     assert sorted(name for name in described if not (ROOT / name).exists()) == []
     assert len(described) == len(set(described))
+
+
+# ------------------------------------------------------------------------------------------------ FlexAttention's idioms
+
+
+def _pairs() -> list[tuple[Block, Block]]:
+    """Each of FlexAttention's functions with the pattern below it."""
+    page = [DOCS / "from-flexattention.md"]
+    return list(zip(blocks("python", page), blocks("attn", page), strict=True))
+
+
+@pytest.mark.parametrize(("theirs", "ours"), _pairs(), ids=str)
+def test_a_pattern_is_what_stands_beside_it(theirs: Block, ours: Block) -> None:
+    from torch.nn.attention.flex_attention import create_mask, flex_attention
+
+    made: dict[str, Any] = {"torch": torch}
+    exec(theirs.text, made)
+    pattern = attnlang.parse(ours.text)
+    call = Call.of(pattern, {**ours.numbers(), "DV": 8})
+    call.arguments.update({name: made[name] for name in pattern.tensors})
+    q, k, v = (call.inputs[name] for name in ("q", "k", "v"))
+    found = pattern.reference(q, k, v, **call.arguments).float()
+    sizes = (call.sizes["B"], call.sizes["H"], call.sizes["NQ"], call.sizes["NK"])
+    wanted: Any
+    if "mask_mod" in made:
+        seen = create_mask(made["mask_mod"], *sizes, device="cpu")
+        torch.testing.assert_close(seen, pattern.mask(12, 12, heads=4, batch=2, **call.arguments).expand(sizes))
+        groups = call.sizes["H"] // call.sizes["HK"]
+        keys, values = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        wanted = torch.nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
+    else:
+        wanted = flex_attention(q, k, v, score_mod=made["score_mod"], enable_gqa=True)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+# -------------------------------------------------------------------------------------------- papers beside patterns
+
+
+def _definitions() -> list[tuple[Block, Block]]:
+    """Each pattern with its definition in PyTorch."""
+    page = [DOCS / "from-paper-to-file.md"]
+    return list(zip(blocks("attn", page), blocks("python", page), strict=True))
+
+
+@pytest.mark.parametrize(("ours", "definition"), _definitions(), ids=str)
+def test_a_pattern_is_its_definition(ours: Block, definition: Block) -> None:
+    made: dict[str, Any] = {"torch": torch}
+    exec(definition.text, made)
+    pattern = attnlang.parse(ours.text)
+    call = Call.of(pattern, {}, torch.float64)
+    groups = call.sizes["H"] // call.sizes["HK"]
+    keys, values = (call.inputs[name].repeat_interleave(groups, 1) for name in ("k", "v"))
+    wanted = made["definition"](call.inputs["q"], keys, values, **call.arguments)
+    torch.testing.assert_close(call(pattern.reference), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_the_page_on_papers_says_which_have_kernels() -> None:
+    page = DOCS / "from-paper-to-file.md"
+    plans = [attnlang.parse(block.text).plan(64, 64, target="cuda:90") for block in blocks("attn", [page])]
+    kernels = [number for number, plan in enumerate(plans, 1) if not plan.obstacles]
+    eager = [number for number, plan in enumerate(plans, 1) if plan.obstacles]
+    said = f"{_list(kernels)} have Triton kernels; {_list(eager)} run as dense PyTorch"
+    assert said in page.read_text(encoding="utf-8")
+
+
+def _list(numbers: list[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}"
+
+
+# ------------------------------------------------------------------------------------------------- Python in the docs
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", DOCS / "language.md", DOCS / "tour.md"], ids=lambda page: page.stem
+)
+def test_python_of_the_docs_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs").symlink_to(DOCS)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "page"}
+    found = [block for block in blocks("python", [page]) if not any("from=" in word for word in block.words)]
+    assert found
+    for number, block in enumerate(found):
+        file = tmp_path / f"block_{number}.py"
+        file.write_text(block.text, encoding="utf-8")
+        exec(compile(block.text, str(file), "exec"), names)
+    capsys.readouterr()
+
+
+def test_the_picture_of_the_readme_is_drawn_from_its_lines() -> None:
+    (first, *_) = blocks("attn", [ROOT / "README.md"])
+    assert first.text == (DOCS / "widening.attn").read_text(encoding="utf-8")
+    assert len(first.text.splitlines()) == 10
+    assert (DOCS / "images" / "widening.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_outputs_of_the_tour_are_those_of_the_compiler() -> None:
+    assert script("generate_tour").page() == (DOCS / "tour.md").read_text(encoding="utf-8")
+
+
+def test_the_variables_of_the_readme_are_those_of_the_settings() -> None:
+    from attnlang import settings
+
+    named = set(re.findall(r"`(ATTNLANG_\w+)`", (ROOT / "README.md").read_text(encoding="utf-8")))
+    read = set(re.findall(r"ATTNLANG_[A-Z_]+", Path(settings.__file__).read_text(encoding="utf-8")))
+    assert named == read
+
+
+def test_the_commands_of_the_readme_are_those_of_the_command_line() -> None:
+    from attnlang.cli import COMMANDS
+
+    text = "".join(block.text for block in blocks("sh", [ROOT / "README.md"]))
+    assert set(re.findall(r"^attnlang (\w+)", text, re.MULTILINE)) == {command.name for command in COMMANDS}

@@ -20,8 +20,6 @@ def given(
     pattern: Pattern,
     queries: int = LENGTH,
     keys: int = LENGTH,
-    features: int = 4,
-    heads: int = 2,
     **tensors: Tensor,
 ) -> Inputs:
     """A call with one batch, two heads and random inputs, its parameters at their defaults."""
@@ -110,7 +108,7 @@ def test_groups_have_their_members(lines: str, groups: Groups, length: int) -> N
         "let centre[c] = mean(K[k] for k in c)",
         "score Q[q] @ centre[0] + total[0] + long[0] + size[0] + first[0] + last[0]",
     )
-    tensors = {"ids": torch.tensor(IDS)} if "ids" in lines else {}
+    tensors = {"ids": torch.tensor(IDS)} if "ids" in lines else dict[str, Tensor]()
     call = given(pattern, length, length, **tensors)
     members = groups(length)
     filled = [group for group, inside in enumerate(members) if inside]
@@ -136,7 +134,7 @@ def test_a_choice_of_groups_is_seen_at_their_members(lines: str, groups: Groups,
         "select near[q] = top(2) c by liked[c] + 0.0 * q",
         "sparsity near(q, k)",
     )
-    tensors = {"ids": torch.tensor(IDS)} if "ids" in lines else {}
+    tensors = {"ids": torch.tensor(IDS)} if "ids" in lines else dict[str, Tensor]()
     liked = torch.tensor([(37 * n) % 64 for n in range(64)], dtype=torch.float64)
     seen = visible(pattern, given(pattern, length, length, liked=liked, **tensors))
     members = groups(length)
@@ -362,3 +360,32 @@ def test_vectors_of_the_library() -> None:
     scores = 2 * call.q[0] @ call.k[0, 0].T / (norms * call.k[0, 0].norm(dim=-1)) + norms
     wanted = torch.softmax(scores, -1) @ call.v[0, 0]
     torch.testing.assert_close(evaluate(pattern, call, dtype=torch.float64).out[0], wanted)
+
+
+def test_a_scan_per_head() -> None:
+    pattern = body(
+        "tensor r[h]", "scan x[h, n] = r[h] * x[h, n - 1] + 1.0", "score x[h, k] + 0 * x[1 - h, q]"
+    )
+    call = given(pattern, 5, 5, r=torch.tensor([0.5, 2.0], dtype=torch.float64))
+    assert call.v is not None
+    for head, rate in enumerate((0.5, 2.0)):
+        scores = torch.tensor(
+            [sum(rate**step for step in range(n + 1)) for n in range(5)], dtype=torch.float64
+        )
+        wanted = torch.softmax(scores, -1) @ call.v[0, 0]
+        out = evaluate(pattern, call, dtype=torch.float64).out
+        torch.testing.assert_close(out[0, head], wanted.expand(5, 4))
+
+
+def test_groups_by_an_id_per_head() -> None:
+    pattern = body(
+        "tensor ids[h, n]: int",
+        "blocks c of k by ids[h, n] in 2",
+        "let total[c] = sum(k for k in c)",
+        "sparsity block(q) == block(k)",
+        "score total[block(k)] * 1.0",
+    )
+    ids = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 0]])
+    call = given(pattern, 4, 4, ids=ids)
+    assert table(pattern, "total", call).tolist() == [[2, 4], [3, 3]]
+    assert torch.equal(visible(pattern, call)[0], ids[:, :, None] == ids[:, None, :])

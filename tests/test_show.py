@@ -35,7 +35,11 @@ def colours_in(path: Path) -> set[tuple[int, ...]]:
     """The colours that cover more than a twentieth of a percent of a picture."""
     pixels = (imread(path)[..., :3] * 255).round().astype(np.int64).reshape(-1, 3)
     found, counts = np.unique(pixels, axis=0, return_counts=True)
-    return {tuple(colour) for colour, count in zip(found.tolist(), counts, strict=True) if count > len(pixels) / 2000}
+    return {
+        tuple(colour)
+        for colour, count in zip(found.tolist(), counts, strict=True)
+        if count > len(pixels) / 2000
+    }
 
 
 def rgb(colour: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnlang.ir.interpret import evaluate
-from attnlang.ir.interpret_stages import reads_of
+from attnlang.ir.interpret_walk import reads_of
 from attnlang.ir.pattern import HEAD, KEY, Apply, Expr, Reduce, children
 from attnlang.ir.stabilize import stabilize
 from tests.hand_patterns import S0, SEEN, SOFTMAX_ONE, attention, close, formula, inputs, op, pattern, read

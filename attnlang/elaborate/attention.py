@@ -140,10 +140,13 @@ class Maker:
 
     def predicate(self, keyword: str, otherwise: syntax.Expr | None = None) -> Expr | None:
         """A mask or sparsity; everything where it is left out."""
-        node = self.sections.value_of(keyword) or otherwise
+        node, context = self.sections.value_of(keyword), self.inside(keyword)
+        if node is None and otherwise is not None:
+            context = replace(context, place=f"in branch '{self.name}', which takes the mask of the pattern")
+            node = otherwise
         if node is None:
             return TRUE
-        value = condition(self.work, node, self.inside(keyword), f"the {keyword}")
+        value = condition(self.work, node, context, f"the {keyword}")
         return None if value is None else value.expr
 
 

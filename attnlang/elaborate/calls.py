@@ -131,7 +131,7 @@ def _only_group(work: Work, node: syntax.Call) -> Group | None:
         hint = "write, for instance, 'blocks c of k by 64'"
         work.report(WrongBlocks(node.span, hint, problem="'block' needs a declared coarse index"))
         return None
-    if any(not agree(found[0], other) for other in found[1:]):
+    if any(not agree(work, found[0], other) for other in found[1:]):
         names = ", ".join(group.name for group in found)
         hint = f"name one: block({written(node.arguments[0])}, {found[0].name})"
         work.report(

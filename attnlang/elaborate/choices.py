@@ -96,6 +96,12 @@ def select(work: Work, node: syntax.Select) -> Relation | None:
 def _rows(work: Work, node: syntax.Select, context: Context) -> list[Bound] | None:
     """The indices that choose: those on the left, in which `per i` puts a block of queries in the place of q."""
     binders = [each for each in node.indices if each.domain is not None or each.name not in ("b", "h")]
+    whole_heads = node.scope is not None and all(name in ("b", "h", "head", "batch") for name in node.scope)
+    if whole_heads and any(each.name == "q" for each in binders):
+        hint = f"leave it out: 'select {node.name} = …'"
+        scope = ", ".join(node.scope or ())
+        work.report(WrongSelect(node.span, hint, problem=f"one choice per {scope} has no index 'q'"))
+        return None
     named = {each.name for each in binders}
     for name in node.scope or ():
         if name in ("q", "b", "h", "head", "batch") or name in named:

@@ -174,7 +174,7 @@ def _by_id(work: Work, node: syntax.BlocksDeclaration, by_node: syntax.Expr) -> 
         work.report(WrongBlocks(node.span, hint, problem="groups by id need their number behind 'in'"))
         return None
     count = _positive(work, node.count, "the number of groups")
-    context = Context("in 'by'", {"b": index_value(BATCH)}, work.file)
+    context = Context("in 'by'", heads(work), work.file)
     position = index_value(POSITION)
     context = context.with_indices({"n": position, node.of: position})
     ids = scalar(work, by_node, context, "the id of a position", "int")
@@ -228,7 +228,8 @@ def let(work: Work, node: syntax.Let) -> Entity | None:
     own = tuple(each.axis for each in bound)
     work.stages.append(Let(node.name, (*leading, *own, *value.features), body, value.dtype, node.span))
     slots = tuple(each.slot for each in bound)
-    return Readable(node.name, node.name, slots, tuple(map(slot_of, leading)), value.features, value.dtype)
+    read_by = tuple(map(slot_of, leading))
+    return Readable(node.name, node.name, slots, read_by, value.features, value.dtype, omit=True)
 
 
 def table_context(work: Work, name: str, binders: tuple[syntax.Binder, ...]) -> Context:

@@ -47,7 +47,7 @@ def fits(work: Work, slot: Slot, value: Value, name: str) -> bool:
             slot.role in (None, "range") and slot.group is None
         )
         return plain or (
-            slot.group is not None and value.group is not None and agree(slot.group, value.group)
+            slot.group is not None and value.group is not None and agree(work, slot.group, value.group)
         )
     if value.role is None or slot.role in (None, "range", "group"):
         return True
@@ -60,11 +60,12 @@ def fits(work: Work, slot: Slot, value: Value, name: str) -> bool:
     return slot.role == value.role
 
 
-def agree(left: Group, right: Group) -> bool:
-    """Whether two coarse indices number the groups alike."""
+def agree(work: Work, left: Group, right: Group) -> bool:
+    """Whether two coarse indices number the groups alike; those of queries count rows, not positions."""
     if left.name == right.name:
         return True
-    return isinstance(left.shape, Uniform) and left.shape == right.shape
+    same_origin = work.equal_lengths or (left.of == "q") == (right.of == "q")
+    return same_origin and isinstance(left.shape, Uniform) and left.shape == right.shape
 
 
 def _advice(slot: Slot, value: Value) -> str | None:

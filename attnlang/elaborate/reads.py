@@ -95,7 +95,7 @@ def _element(
             work.report(WrongRecurrence(span, problem=problem))
             return None
         places.pop()
-    features = readable.features + _features(work, omitted)
+    features = _features(work, omitted, readable.features) + readable.features
     at = (*places, *(Index(axis) for axis in features))
     size = 1 + len(features) + sum(value.size for value in values)
     whole = Value(Read(readable.source, at, readable.dtype), readable.dtype, features, size=size)
@@ -104,16 +104,16 @@ def _element(
     return pick(work, whole, readable.name, picks, spans[len(slots) :], span)
 
 
-def _features(work: Work, omitted: tuple[Slot, ...]) -> tuple[Axis, ...]:
+def _features(work: Work, omitted: tuple[Slot, ...], others: tuple[Axis, ...]) -> tuple[Axis, ...]:
     made: list[Axis] = []
     for slot in omitted:
-        copies = sum(1 for axis in made if axis.size == slot.size)
+        copies = sum(1 for axis in (*others, *made) if axis.size == slot.size)
         made.append(work.feature_axis(slot.size, copies))
     return tuple(made)
 
 
 def _may_omit(work: Work, readable: Readable, omitted: tuple[Slot, ...], given: int, span: Span) -> bool:
-    if len(omitted) <= 2 and all(slot.may_be_feature for slot in omitted):
+    if len(omitted) + len(readable.features) <= 2 and all(slot.may_be_feature for slot in omitted):
         return True
     count = counted(given, "index", "indices") if given else "none"
     hint = "only features at the end may be left out, which gives a vector" if given else None

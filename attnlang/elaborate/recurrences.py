@@ -53,18 +53,20 @@ def scan(work: Work, node: syntax.Scan) -> Readable | None:
         source = f"{node.name}.previous"
         return Readable(node.name, source, own, tuple(map(slot_of, leading)), features, token=token.axis)
 
-    shape = _shape(work, node.name, node.value, context, before, [(), (FEATURE,), (VALUE_FEATURE,)])
+    mine = frozenset(each.axis for each in bound)
+    shape = _shape(work, node.name, node.value, context, before, [(), (FEATURE,), (VALUE_FEATURE,)], mine)
     restart = None
     if node.restart is not None:
         restart = condition(work, node.restart, context, "the restart of a scan")
         if restart is not None:
-            shape = Shape(_union(shape.leading, _leading(restart.expr)), shape.features)
+            leading = _union(shape.leading, _leading(restart.expr, mine))
+            shape = replace(shape, leading=leading)
     made = _step(work, node.name, node.value, context, before, shape)
     if made is None or (node.restart is not None and restart is None):
         return None
     leading, features, step = made
     axes = (*leading, *(each.axis for each in others), *features)
-    held = None if restart is None else restart.expr if HEAD in leading else by_kv_head(restart.expr)
+    held = None if restart is None else shape.narrowed(restart.expr)
     place = len(leading) + len(others)
     work.stages.append(Recurrence(node.name, axes, token.axis, place, step, held, node.span))
     return Readable(node.name, node.name, own, tuple(map(slot_of, leading)), features)
@@ -87,10 +89,21 @@ class Shape:
 
     leading: tuple[Axis, ...]
     features: tuple[Axis, ...]
+    per_head: bool
+
+    def narrowed(self, expr: Expr) -> Expr:
+        """The expression over key/value heads, where no query head is among the axes."""
+        return expr if self.per_head or HEAD in self.leading else by_kv_head(expr)
 
 
 def _shape(
-    work: Work, name: str, node: syntax.Expr, context: Context, before: Before, tries: list[tuple[Axis, ...]]
+    work: Work,
+    name: str,
+    node: syntax.Expr,
+    context: Context,
+    before: Before,
+    tries: list[tuple[Axis, ...]],
+    own: frozenset[Axis],
 ) -> Shape:
     """Which features make the step agree with the value before it, and what else it depends on."""
     for features in tries:
@@ -100,12 +113,12 @@ def _shape(
                 continue
             again = work.evaluate(node, replace(context, previous={name: before((), value.features)}))
         if again is not None and again.features == value.features:
-            return Shape(_leading(again.expr), again.features)
-    return Shape((), tries[0])
+            return Shape(_leading(again.expr, own), again.features, HEAD in own)
+    return Shape((), tries[0], HEAD in own)
 
 
-def _leading(expr: Expr) -> tuple[Axis, ...]:
-    free = free_axes(by_kv_head(expr))
+def _leading(expr: Expr, own: frozenset[Axis]) -> tuple[Axis, ...]:
+    free = free_axes(expr if HEAD in own else by_kv_head(expr)) - own
     return tuple(axis for axis in (BATCH, HEAD, KV_HEAD) if axis in free)
 
 
@@ -119,7 +132,7 @@ def _step(
         expected, found = described(Value(value.expr, "float", shape.features)), described(value)
         work.report(WrongShape(node.span, what=f"the step of '{name}'", expected=expected, found=found))
         return None
-    step = by_kv_head(value.expr) if HEAD not in shape.leading else value.expr
+    step = shape.narrowed(value.expr)
     if not _is_linear(step, f"{name}.previous"):
         hint = "decay it, or take a rank-one part away; other transitions have no parallel form"
         work.report(WrongRecurrence(node.span, hint, problem=f"'{name}' is not linear in its value before"))
@@ -173,11 +186,11 @@ def state(work: Work, node: syntax.State, step: syntax.Step | None) -> Readable 
         return None
     context = Context(f"in the step of '{node.name}'", {**heads(work), "k": index_value(KEY)}, work.file)
 
-    def before(leading: tuple[Axis, ...], shape: tuple[Axis, ...]) -> Readable:
-        return Readable(node.name, f"{node.name}.previous", (), tuple(map(slot_of, leading)), shape)
+    def before(leading: tuple[Axis, ...], axes: tuple[Axis, ...]) -> Readable:
+        return Readable(node.name, f"{node.name}.previous", (), tuple(map(slot_of, leading)), axes)
 
-    shape = _shape(work, node.name, step.value, context, before, [features])
-    made = _step(work, node.name, step.value, context, before, Shape(shape.leading, features))
+    found = _shape(work, node.name, step.value, context, before, [features], frozenset())
+    made = _step(work, node.name, step.value, context, before, replace(found, features=features))
     if made is None:
         return None
     leading, _, expr = made

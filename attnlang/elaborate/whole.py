@@ -146,6 +146,9 @@ class _Whole:
             meaning = "an index" if name in CANONICAL else "a size" if name in SIZES else "an input"
             meaning = "a constant" if name in CONSTANTS else meaning
             work.report(NameTaken(node.span, name=name, what=f"a {kind}", meaning=meaning))
+        elif name == "attention" and kind != "branch":
+            meaning = "the attention of the pattern's own sections"
+            work.report(NameTaken(node.span, name=name, what=f"a {kind}", meaning=meaning))
         elif name in work.declared:
             work.report(NameTwice(node.span, name=name, first=work.declared[name].described))
         else:

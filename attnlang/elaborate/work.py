@@ -10,7 +10,7 @@ from attnlang import syntax
 from attnlang.elaborate.arithmetic import rename
 from attnlang.elaborate.values import CANONICAL, Entity, FileScope, Grid, Group, Kind, Readable, Value
 from attnlang.errors import Diagnostic
-from attnlang.errors_meaning import DependsOnItself, NestsTooFar
+from attnlang.errors_meaning import DependsOnItself, ExpandsTooFar, NestsTooFar
 from attnlang.ir.bounds import Facts, interval
 from attnlang.ir.pattern import (
     DV,
@@ -35,6 +35,10 @@ from attnlang.source import Span
 
 DEEPEST = 120
 """How deep expressions may nest, in the text and written out; Python's own limit is not far above it."""
+
+
+LONGEST = 200_000
+"""How many operations one pattern may have with all of its definitions written out."""
 
 
 class Reports:
@@ -63,6 +67,15 @@ class Reports:
             yield
         finally:
             self._muted -= 1
+
+    @contextmanager
+    def heard(self) -> Generator[None]:
+        """For what is elaborated once only, even if it is needed during a first look."""
+        muted, self._muted = self._muted, 0
+        try:
+            yield
+        finally:
+            self._muted = muted
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,7 @@ class Work:
     equal_features: bool = False
     equal_lengths: bool = False
     _depth: int = 0
+    _steps: int = 0
     _depths: dict[int, tuple[Expr, int]] = field(default_factory=dict[int, tuple[Expr, int]])
     _entities: dict[str, Entity | None] = field(default_factory=dict[str, "Entity | None"])
     _in_progress: list[str] = field(default_factory=list[str])
@@ -158,6 +172,11 @@ class Work:
 
     def evaluate(self, node: syntax.Expr, context: Context) -> Value | None:
         """The typed value of an expression, or None after its mistakes have been reported."""
+        self._steps += 1
+        if self._steps > LONGEST:
+            if self._steps == LONGEST + 1:
+                self.report(ExpandsTooFar(node.span, limit=LONGEST))
+            return None
         if self._depth >= DEEPEST:
             self.report(NestsTooFar(node.span, limit=DEEPEST))
             return None
@@ -191,7 +210,8 @@ class Work:
         self.used.add(name)
         self._in_progress.append(name)
         try:
-            made = self.declared[name].make()
+            with self.reports.heard():
+                made = self.declared[name].make()
         finally:
             self._in_progress.pop()
         self._entities[name] = made

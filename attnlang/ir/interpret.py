@@ -15,9 +15,11 @@ from torch import Tensor
 
 from attnlang.errors import Diagnostic
 from attnlang.ir.interpret_chunks import chunks, stage_expressions
-from attnlang.ir.interpret_expr import Expressions, Scope
-from attnlang.ir.interpret_stages import StageValues, reads_of
+from attnlang.ir.interpret_expr import Expressions
+from attnlang.ir.interpret_scope import Scope
+from attnlang.ir.interpret_stages import StageValues
 from attnlang.ir.interpret_values import Range, Value, expand
+from attnlang.ir.interpret_walk import reads_of
 from attnlang.ir.pattern import Attention, Axis, Let, Merge, Pattern, Read, storage
 
 BUDGET = 2**30

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from math import prod
-from typing import Protocol, assert_never
+from collections.abc import Mapping
+from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from attnlang.ir.interpret_contract import contract
-from attnlang.ir.interpret_operations import common_float, operate
-from attnlang.ir.interpret_values import Range, Value, both, expand, take, union, where
+from attnlang.ir.interpret_operations import operate
+from attnlang.ir.interpret_reduce import reduction
+from attnlang.ir.interpret_scope import Scope, Stages
+from attnlang.ir.interpret_values import Range, Value, expand, take
 from attnlang.ir.pattern import (
     Apply,
     Axis,
@@ -25,40 +24,6 @@ from attnlang.ir.pattern import (
     axis_of,
     free_axes,
 )
-from attnlang.ir.thresholds import masked_logsumexp
-
-_SMALLEST_INT = -(2**62)
-Key = tuple[int, tuple[tuple[Axis, Range], ...], bool]
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What an expression is evaluated for: a range per index (all of it where none is given), the values before the
-    current token of the recurrences around it, and the axes that are walked one by one."""
-
-    ranges: Mapping[Axis, Range]
-    previous: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    walked: frozenset[Axis] = frozenset()
-    memo: dict[Key, tuple[Expr, Value]] = field(default_factory=dict["Key", "tuple[Expr, Value]"])
-
-    def inside(self, axes: tuple[Axis, ...]) -> Scope:
-        """The scope of a reduction: its own axes run over all their values."""
-        if not any(axis in self.ranges for axis in axes):
-            return self
-        ranges = {axis: range_ for axis, range_ in self.ranges.items() if axis not in axes}
-        return Scope(ranges, self.previous, self.walked, self.memo)
-
-
-class Stages(Protocol):
-    """Where an expression finds the stages of its pattern."""
-
-    def axes_of(self, source: str) -> tuple[Axis, ...] | None:
-        """The axes a stage (or part of one) is read by; None: no stage is called so."""
-        ...
-
-    def value(self, source: str, demand: tuple[Range, ...]) -> Value:
-        """The stage over its own axes, for the demanded ranges."""
-        ...
 
 
 class Expressions:
@@ -107,9 +72,9 @@ class Expressions:
         """The value of an expression over (some of) its free axes."""
         match expr:
             case Literal(value):
-                return self._constant(value)
+                return self.constant(value)
             case Symbol(name, _):
-                return self._constant(self.symbols[name])
+                return self.constant(self.symbols[name])
             case Index(axis):
                 return self._index(axis, scope)
             case Read():
@@ -134,7 +99,14 @@ class Expressions:
         value = self.evaluate(expr, scope)
         return Value(value.tensor.to(self.compute), value.axes)
 
-    def _constant(self, value: int | float | bool) -> Value:
+    def spread(self, value: Value, axes: tuple[Axis, ...], scope: Scope, last: tuple[Axis, ...]) -> Tensor:
+        """A value over exactly `axes`, those in `last` at the end as one dimension."""
+        free = tuple(axis for axis in axes if axis not in last)
+        shape = [self.length(axis, scope) for axis in free + last]
+        return expand(value, free + last, shape).flatten(len(free))
+
+    def constant(self, value: int | float | bool) -> Value:
+        """A number of its own kind; floats in float64."""
         dtype = (
             torch.bool
             if isinstance(value, bool)
@@ -153,7 +125,7 @@ class Expressions:
         """Reductions that occur at several places of one expression are evaluated once."""
         key = (id(expr), tuple(scope.ranges.items()), torch.is_grad_enabled())
         if key not in scope.memo:
-            scope.memo[key] = (expr, self._reduce(expr, scope))
+            scope.memo[key] = (expr, reduction(self, expr, scope))
         return scope.memo[key][1]
 
     # -------------------------------------------------------------------------------------------- reads
@@ -272,164 +244,3 @@ class Expressions:
             entry = entries[dim]
             found.append(plain[dim] if entry is None else entry)
         return take(value.tensor, found)
-
-    # --------------------------------------------------------------------------------------- reductions
-
-    def _reduce(self, expr: Reduce, outer: Scope) -> Value:
-        scope = outer.inside(expr.axes)
-        if prod(self.size(axis) for axis in expr.axes) == 0:
-            return self._nothing(expr, scope)
-        condition = None if expr.where is None else self.condition(expr.where, scope)
-        match expr.op:
-            case "sum":
-                return self.weighted_sum((expr.body,), (), condition, expr.axes, scope)
-            case "mean":
-                return self._mean(expr, condition, scope)
-            case "any" | "all":
-                return self._truth(expr, condition, scope)
-            case "max" | "min":
-                return self._extreme(expr, condition, scope)
-            case "prod":
-                return self._product(expr, condition, scope)
-            case "logsumexp":
-                return self._logsumexp(expr, condition, scope)
-            case _:
-                assert_never(expr.op)
-
-    def _nothing(self, expr: Reduce, scope: Scope) -> Value:
-        """A reduction over no values at all."""
-        match expr.op:
-            case "sum" | "prod":
-                kind = self._constant(1 if expr.op == "prod" else 0)
-                whole = self.evaluate(expr.body, scope).tensor.is_floating_point()
-                return Value(kind.tensor.to(self.compute)) if whole else kind
-            case "mean":
-                return Value(torch.zeros((), dtype=self.compute, device=self.device))
-            case "any" | "all":
-                return self._constant(expr.op == "all")
-            case "max" | "logsumexp" | "min":
-                infinite = float("inf") if expr.op == "min" else float("-inf")
-                return Value(torch.full((), infinite, dtype=self.compute, device=self.device))
-            case _:
-                assert_never(expr.op)
-
-    def weighted_sum(
-        self,
-        bodies: tuple[Expr, ...],
-        weights: tuple[Value, ...],
-        condition: Value | None,
-        axes: tuple[Axis, ...],
-        scope: Scope,
-    ) -> Value:
-        """Σ over the axes of the product of expressions and values where the condition holds."""
-        factors, conditions = _factors(bodies)
-        for extra in conditions:
-            found = self.condition(extra, scope)
-            condition = found if condition is None else both(condition, found)
-        values = [*weights, *(self.evaluate(factor, scope) for factor in factors)]
-        lengths = {axis: self.length(axis, scope) for axis in axes}
-        if not any(value.tensor.is_floating_point() for value in values):
-            return self._count(values, condition, axes, lengths)
-        tensors = common_float([value.tensor for value in values], self.compute)
-        factors_ = [Value(tensor, value.axes) for tensor, value in zip(tensors, values, strict=True)]
-        return contract(factors_, condition, axes, lengths)
-
-    def _count(
-        self,
-        values: list[Value],
-        condition: Value | None,
-        axes: tuple[Axis, ...],
-        lengths: Mapping[Axis, int],
-    ) -> Value:
-        """A sum of products of ints and bools."""
-        product = Value(values[0].tensor.to(torch.int64), values[0].axes)
-        for value in values[1:]:
-            product = operate("mul", (product, value), self.compute)
-        if condition is not None:
-            product = where(condition, product, 0) if product.axes else _scaled(condition, product)
-        dims = [dim for dim, axis in enumerate(product.axes) if axis in axes]
-        absent = prod(lengths[axis] for axis in axes if axis not in product.axes)
-        tensor = product.tensor.sum(dims) if dims else product.tensor
-        return Value(tensor * absent, tuple(axis for axis in product.axes if axis not in axes))
-
-    def _mean(self, expr: Reduce, condition: Value | None, scope: Scope) -> Value:
-        total = self.weighted_sum((expr.body,), (), condition, expr.axes, scope)
-        lengths = {axis: self.length(axis, scope) for axis in expr.axes}
-        one = self._constant(1)
-        number = self._count([one], condition, expr.axes, lengths)
-        at_least_one = Value(number.tensor.clamp(min=1), number.axes)
-        return operate("div", (total, at_least_one), self.compute)
-
-    def _dims(self, value: Value, axes: Iterable[Axis]) -> tuple[list[int], tuple[Axis, ...]]:
-        bound = set(axes)
-        dims = [dim for dim, axis in enumerate(value.axes) if axis in bound]
-        return dims, tuple(axis for axis in value.axes if axis not in bound)
-
-    def _truth(self, expr: Reduce, condition: Value | None, scope: Scope) -> Value:
-        body = self.condition(expr.body, scope)
-        if expr.op == "all":
-            body = Value(~body.tensor, body.axes)
-        found = body if condition is None else both(body, condition)
-        dims, axes = self._dims(found, expr.axes)
-        seen = found.tensor.any(dim=tuple(dims)) if dims else found.tensor
-        return Value(~seen if expr.op == "all" else seen, axes)
-
-    def _extreme(self, expr: Reduce, condition: Value | None, scope: Scope) -> Value:
-        body = self.evaluate(expr.body, scope)
-        floats = body.tensor.is_floating_point()
-        if not floats:
-            body = Value(body.tensor.to(torch.int64), body.axes)
-        if condition is not None:
-            least = float("-inf") if floats else _SMALLEST_INT
-            body = where(condition, body, least if expr.op == "max" else -least)
-        dims, axes = self._dims(body, expr.axes)
-        if not dims:
-            return body
-        return Value(body.tensor.amax(dims) if expr.op == "max" else body.tensor.amin(dims), axes)
-
-    def _over_all(
-        self, expr: Reduce, condition: Value | None, scope: Scope
-    ) -> tuple[Tensor, Tensor, tuple[Axis, ...]]:
-        """Body and condition over all of the bound axes (last, as one dimension) and the others before it."""
-        body = self.evaluate(expr.body, scope)
-        always = Value(torch.ones((), dtype=torch.bool, device=self.device))
-        seen = always if condition is None else condition
-        free = tuple(axis for axis in union((body, seen)) if axis not in expr.axes)
-        axes = free + expr.axes
-        shape = [self.length(axis, scope) for axis in axes]
-        flat = [expand(value, axes, shape).flatten(len(free)) for value in (body, seen)]
-        return flat[0], flat[1], free
-
-    def _product(self, expr: Reduce, condition: Value | None, scope: Scope) -> Value:
-        body, seen, axes = self._over_all(expr, condition, scope)
-        return Value(torch.where(seen, body, torch.ones_like(body)).prod(-1), axes)
-
-    def _logsumexp(self, expr: Reduce, condition: Value | None, scope: Scope) -> Value:
-        body, seen, axes = self._over_all(expr, condition, scope)
-        body = body if body.is_floating_point() else body.to(torch.float64)
-        return Value(masked_logsumexp(body, seen).squeeze(-1), axes)
-
-
-def _scaled(condition: Value, number: Value) -> Value:
-    return Value(condition.tensor.to(torch.int64) * number.tensor, condition.axes)
-
-
-def _factors(bodies: Iterable[Expr]) -> tuple[list[Expr], list[Expr]]:
-    """A product as its factors, and the conditions without which it is 0."""
-    factors: list[Expr] = []
-    conditions: list[Expr] = []
-    for body in bodies:
-        match body:
-            case Apply("mul", args):
-                inner, hidden = _factors(args)
-            case Apply("neg", (arg,)):
-                inner, hidden = _factors((arg,))
-                inner = [Literal(-1), *inner]
-            case Apply("where", (condition, value, Literal(0) | Literal(0.0))):
-                inner, hidden = _factors((value,))
-                hidden = [condition, *hidden]
-            case _:
-                inner, hidden = [body], []
-        factors += inner
-        conditions += hidden
-    return factors, conditions

@@ -14,6 +14,9 @@ Range = tuple[int, int]
 """Offsets from the start of an axis: low ≤ offset < high."""
 
 
+Ranges = dict[Axis, Range]
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
     """A tensor whose dimension i runs along `axes[i]`; along every other axis it is constant."""
@@ -49,6 +52,12 @@ def align(values: Sequence[Value]) -> tuple[list[Tensor], tuple[Axis, ...]]:
 def expand(value: Value, axes: Sequence[Axis], shape: Sequence[int]) -> Tensor:
     """The tensor over exactly `axes` (a superset of the value's), repeated where it is constant."""
     return view(value, axes).expand(tuple(shape))
+
+
+def beside(value: Value, rows: Sequence[Axis]) -> Tensor:
+    """A value of rows, shaped to stand beside their entries: [..., 1]."""
+    lengths = dict(zip(value.axes, value.tensor.shape, strict=True))
+    return expand(value, rows, [lengths.get(axis, 1) for axis in rows]).unsqueeze(-1)
 
 
 def rename(value: Value, names: dict[Axis, Axis]) -> Value:

@@ -228,6 +228,19 @@ def walk(statements: tuple[Statement, ...]) -> Iterator[Statement]:
             yield from walk(statement.body)
 
 
+def operands(statement: Statement) -> tuple[Expr, ...]:
+    """The expressions of a statement itself, those of a loop's body left out."""
+    match statement:
+        case Assign(_, value):
+            return (value,)
+        case Store(_, base, offset, value, mask):
+            return (base, offset, value) if mask is None else (base, offset, value, mask)
+        case Loop(_, start, stop, _, _):
+            return (start, stop)
+        case Remark(_):
+            return ()
+
+
 def names(statements: tuple[Statement, ...]) -> frozenset[str]:
     """Every name that is read or written: variables, arguments, pointers."""
     found: set[str] = set()
@@ -244,18 +257,11 @@ def names(statements: tuple[Statement, ...]) -> frozenset[str]:
             visit(child)
 
     for statement in walk(statements):
+        for part in operands(statement):
+            visit(part)
         match statement:
-            case Assign(name, value):
+            case Assign(name, _) | Store(name, _, _, _, _) | Loop(name, _, _, _, _):
                 found.add(name)
-                visit(value)
-            case Store(pointer, base, offset, value, mask):
-                found.add(pointer)
-                for part in (base, offset, value, *(() if mask is None else (mask,))):
-                    visit(part)
-            case Loop(variable, start, stop, _, _):
-                found.add(variable)
-                visit(start)
-                visit(stop)
             case Remark(_):
                 pass
     return frozenset(found)

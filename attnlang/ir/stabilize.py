@@ -6,9 +6,10 @@ expressions of one degree is x/y, in which every exponential is exp(u − m) ≤
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from attnlang.ir.pattern import Apply, Axis, Expr, Literal, Reduce, free_axes
+from attnlang.ir.pattern import Apply, Axis, Expr, Index, Literal, Read, Reduce, axis_of, free_axes
 
 
 @dataclass(frozen=True)
@@ -167,3 +168,50 @@ def _scaled(expr: Expr, shift: Expr) -> _Scaled | None:
             return _Scaled(Reduce(expr.op, axes, part.expr, where), part.degree, part.shifted)
         case _:
             return None
+
+
+# ------------------------------------------------------------------------------------------------ pipelines
+
+
+def inline(expr: Expr, source: str, axes: tuple[Axis, ...], body: Expr) -> Expr | None:
+    """g(x[…, k'])  ->  g(f(…, k')) where x[axes] = f(axes) = body; None where x is read at anything but plain axes."""
+    match expr:
+        case Read(name, at, _) if name == source:
+            places = [axis_of(place) for place in at]
+            names = {own: place for own, place in zip(axes, places, strict=True) if place is not None}
+            same = all(place.start == own.start for own, place in names.items())
+            return renamed(body, names) if len(names) == len(axes) and same else None
+        case Read(name, at, dtype):
+            inner = [inline(place, source, axes, body) for place in at]
+            kept = tuple(place for place in inner if place is not None)
+            return Read(name, kept, dtype) if len(kept) == len(at) else None
+        case Apply(op, args):
+            changed = [inline(arg, source, axes, body) for arg in args]
+            operands = tuple(arg for arg in changed if arg is not None)
+            return Apply(op, operands) if len(operands) == len(args) else None
+        case Reduce(op, bound, inside, where):
+            new, seen = inline(inside, source, axes, body), where and inline(where, source, axes, body)
+            return (
+                None if new is None or (where is not None and seen is None) else Reduce(op, bound, new, seen)
+            )
+        case _:
+            return expr
+
+
+def renamed(expr: Expr, names: Mapping[Axis, Axis]) -> Expr:
+    """The expression at other index variables; what it binds itself is renamed where it would catch one of them."""
+    match expr:
+        case Index(axis):
+            return Index(names.get(axis, axis))
+        case Read(source, at, dtype):
+            return Read(source, tuple(renamed(place, names) for place in at), dtype)
+        case Apply(op, args):
+            return Apply(op, tuple(renamed(arg, names) for arg in args))
+        case Reduce(op, bound, body, where):
+            outer = {own: new for own, new in names.items() if own not in bound}
+            fresh = {axis: replace(axis, name=f"{axis.name}'") for axis in bound if axis in outer.values()}
+            inner = {**outer, **fresh}
+            seen = None if where is None else renamed(where, inner)
+            return Reduce(op, tuple(fresh.get(axis, axis) for axis in bound), renamed(body, inner), seen)
+        case _:
+            return expr

@@ -22,6 +22,7 @@ from attnlang.ir.plan import Band, Specialization, Tile
 from attnlang.ir.rewrite import simplify
 from attnlang.passes.algebra import scaled
 from attnlang.passes.lower_expr import Lowering, Scope, Source
+from attnlang.passes.prune import prune
 from attnlang.passes.ranges import key_range
 from attnlang.passes.reweight import factor_of
 from attnlang.passes.typed import binary, cast, elementwise, weight
@@ -53,7 +54,7 @@ def lower_attention(
     """The kernel of one attention. Its arguments: the tensors it reads, `out` [B, H, NQ, DV], `lse` [B, H, NQ] float32
     where asked for; their strides in elements; the sizes and parameters it names."""
     build = _Forward(attention, bands, tile, heavy_first, arguments, facts, specialization)
-    body = build.body()
+    body = prune(build.body())
     pointers, scalars = build.used_arguments(body)
     dims = tuple(sorted({**build.lowering.dims, "M": tile.rows, "N": tile.columns}.items()))
     return ir.Kernel(name, banner, pointers, scalars, dims, "program", body, tile.warps, tile.stages)

@@ -1,0 +1,225 @@
+"""`assert causal`: no output depends on a later token, by any route.
+
+Everything that belongs to the tokens after a position is changed: rows of Q, K and V, and what tensors hold along q, k
+and n. The outputs up to the position must stay as they are. What a tensor holds for a whole group (blocks, pages) or for
+a head belongs to no token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from attnlang.call_interface import Interface
+from attnlang.claims import Counterexample, Verdict
+from attnlang.claims_cases import Case, Search
+from attnlang.claims_inputs import Kind, axes_of, call_inputs, differ, draw, fits
+from attnlang.claims_verdicts import counterexample, searched
+from attnlang.ir.interpret import evaluate
+from attnlang.ir.pattern import Claim
+
+BASES: tuple[Kind, ...] = ("usual", "ties")
+CHANGES: tuple[Kind, ...] = ("usual", "sharp", "ties")
+MOST_CUTS, FEW_CUTS = 11, 3
+
+Tensors = Mapping[str, Tensor]
+
+
+def causal(interface: Interface, claim: Claim) -> Verdict:
+    """The verdict on `assert causal`; queries are positions of the keys."""
+    search = Search(interface, dict(claim.where), inside=True)
+    return searched(interface, claim, search.cases(), lambda case: _attempt(interface, case))
+
+
+def _attempt(interface: Interface, case: Case) -> Counterexample | bool:
+    trial = _Trial.of(interface, case)
+    if trial is None:
+        return False
+    for leak in trial.leaks():
+        return trial.counterexample(leak)
+    return True
+
+
+@dataclass(frozen=True)
+class _Leak:
+    """Two calls of one batch entry that differ in tokens after `cut` only, and the row and head where they show it."""
+
+    cut: int
+    row: int
+    head: int
+    before: Tensors
+    after: Tensors
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One case. `base`: the unchanged tensors, a batch entry for each kind; `out`: their results; `tokens`: the
+    positions that the elements of a tensor belong to, shaped to stand beside it."""
+
+    interface: Interface
+    case: Case
+    base: Tensors
+    out: Tensor
+    tokens: Tensors
+
+    @staticmethod
+    def of(interface: Interface, case: Case) -> _Trial | None:
+        """None where the call is refused."""
+        if not fits(interface.pattern, case, len(BASES) * (1 + MOST_CUTS * len(CHANGES))):
+            return None
+        base = draw(interface.pattern, case, BASES, seed=1)
+        if call_inputs(interface, case, base) is None:
+            return None
+        read = {name: axes for name, axes in axes_of(interface.pattern).items() if _matters(interface, name)}
+        tokens = {name: _tokens(axes, base[name], case) for name, axes in read.items()}
+        trial = _Trial(interface, case, base, torch.empty(0), {n: t for n, t in tokens.items() if t is not None})
+        return replace(trial, out=trial.results(base))
+
+    # ----------------------------------------------------------------------------------------- evaluation
+
+    def results(self, tensors: Tensors) -> Tensor:
+        """Output and lse [B, H, NQ, DV or DV + 1]."""
+        inputs = call_inputs(self.interface, self.case, tensors)
+        assert inputs is not None, "other values of the same shapes are no other call"
+        want = frozenset(("out", "lse"))
+        result = evaluate(self.interface.pattern, inputs, dtype=torch.float64, want=want)
+        return result.out if result.lse is None else torch.cat([result.out, result.lse.unsqueeze(-1)], -1)
+
+    def batch_axis(self, name: str) -> int | None:
+        """Where a tensor has its batch axis."""
+        axes = axes_of(self.interface.pattern)[name]
+        return axes.index("b") if "b" in axes else None
+
+    def pick(self, tensors: Tensors, entries: list[int]) -> dict[str, Tensor]:
+        """The tensors with these batch entries."""
+        chosen = torch.tensor(entries)
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            dim = self.batch_axis(name)
+            found[name] = tensor if dim is None else tensor.index_select(dim, chosen)
+        return found
+
+    # --------------------------------------------------------------------------------------------- search
+
+    def cuts(self, most: int) -> list[int]:
+        """Positions of queries that have later tokens, spread evenly where there are many."""
+        first = self.case.q_offset
+        last = max(self.case.sizes["NK"], first + self.case.sizes["NQ"]) - 1
+        found = [place for place in range(first, first + self.case.sizes["NQ"]) if place < last]
+        if len(found) <= most:
+            return found
+        return sorted({found[round(step * (len(found) - 1) / (most - 1))] for step in range(most)})
+
+    def leaks(self) -> Iterator[_Leak]:
+        """Changes that reach an earlier output: those within batch entries, then those of tensors without a batch."""
+        if not self.cuts(FEW_CUTS):
+            return
+        yield from self._leaks_of_entries()
+        if any(self.batch_axis(name) is None for name in self.tokens):
+            for cut in self.cuts(FEW_CUTS):
+                for turn, kind in enumerate(CHANGES):
+                    yield from self._leaks_of_tables(cut, kind, turn)
+
+    def _leaks_of_entries(self) -> Iterator[_Leak]:
+        plan = [
+            (entry, cut, kind) for entry in range(len(BASES)) for cut in self.cuts(MOST_CUTS) for kind in CHANGES
+        ]
+        before = self.pick(self.base, [entry for entry, _, _ in plan])
+        others = draw(self.interface.pattern, self.case, [kind for _, _, kind in plan], seed=2)
+        cuts = torch.tensor([cut for _, cut, _ in plan])
+        after = dict(before)
+        for name, tokens in self.tokens.items():
+            dim = self.batch_axis(name)
+            if dim is not None:
+                limit = cuts.reshape([-1 if place == dim else 1 for place in range(tokens.dim())])
+                after[name] = torch.where(tokens > limit, others[name], before[name])
+        yield from self._compared(before, after, cuts, [entry for entry, _, _ in plan])
+
+    def _leaks_of_tables(self, cut: int, kind: Kind, turn: int) -> Iterator[_Leak]:
+        others = draw(self.interface.pattern, self.case, [kind] * len(BASES), seed=3 + turn)
+        after = dict(self.base)
+        for name, tokens in self.tokens.items():
+            after[name] = torch.where(tokens > cut, others[name], self.base[name])
+        cuts = torch.full((len(BASES),), cut)
+        yield from self._compared(self.base, after, cuts, list(range(len(BASES))))
+
+    def _compared(self, before: Tensors, after: Tensors, cuts: Tensor, entries: list[int]) -> Iterator[_Leak]:
+        places = self.case.q_offset + torch.arange(self.case.sizes["NQ"])
+        changed = differ(self.results(after), self.out[entries]).any(-1)
+        changed &= places <= cuts.reshape(-1, 1, 1)
+        hits = changed.nonzero().tolist()
+        for entry, head, row in sorted(hits, key=lambda hit: (hit[2], hit[1], hit[0]))[:1]:
+            one, other = self.pick(before, [entry]), self.pick(after, [entry])
+            yield _Leak(int(cuts[entry]), row, head, one, other)
+
+    # ------------------------------------------------------------------------------------- counterexample
+
+    def counterexample(self, leak: _Leak) -> Counterexample:
+        """The first later token, and the tensor, whose change alone reaches the output; where none does alone, one
+        that does after others have changed."""
+        atoms = list(self._atoms(leak))
+        before = self.results(leak.before)
+        for name, token in atoms:
+            after = self._changed(leak.before, leak, [(name, token)])
+            if self._reached(leak, before, self.results(after)):
+                return self._told(leak, name, token, before, self.results(after), leak.before, "")
+        low, high = 0, len(atoms)  # the first `low` changes do not reach the output, the first `high` do
+        while high - low > 1:
+            middle = (low + high) // 2
+            after = self._changed(leak.before, leak, atoms[:middle])
+            low, high = (low, middle) if self._reached(leak, before, self.results(after)) else (middle, high)
+        start = self._changed(leak.before, leak, atoms[:low])
+        name, token = atoms[low]
+        one, other = self.results(start), self.results(self._changed(start, leak, [(name, token)]))
+        return self._told(leak, name, token, one, other, start, " after other later tokens have")
+
+    def _atoms(self, leak: _Leak) -> Iterator[tuple[str, int]]:
+        """Tensors and tokens after the cut, in the order of tokens."""
+        changing = {name: tokens for name, tokens in self.tokens.items() if leak.before[name] is not leak.after[name]}
+        last = max(int(tokens.max()) for tokens in changing.values())
+        order = sorted(changing, key=lambda name: ("KVQ".find(name) if name in "KVQ" else 3, name))
+        for token in range(leak.cut + 1, last + 1):
+            for name in order:
+                if bool((changing[name] == token).any()):
+                    yield name, token
+
+    def _changed(self, start: Tensors, leak: _Leak, atoms: list[tuple[str, int]]) -> dict[str, Tensor]:
+        found = dict(start)
+        for name, token in atoms:
+            found[name] = torch.where(self.tokens[name] == token, leak.after[name], found[name])
+        return found
+
+    def _reached(self, leak: _Leak, one: Tensor, other: Tensor) -> bool:
+        return bool(differ(one[0, leak.head, leak.row], other[0, leak.head, leak.row]).any())
+
+    def _told(
+        self, leak: _Leak, name: str, token: int, one: Tensor, other: Tensor, tensors: Tensors, after: str
+    ) -> Counterexample:
+        first, second = one[0, leak.head, leak.row], other[0, leak.head, leak.row]
+        place = int(differ(first, second).nonzero()[0])
+        what = "lse" if place == self.case.sizes["DV"] else f"output[{place}]"
+        query = leak.row + self.case.q_offset
+        whose = "query" if name == "Q" else "token"
+        values = f"{what} goes from {float(first[place]):.4g} to {float(second[place]):.4g}"
+        found = f"the output of q = {query} depends on {whose} {token}, through {name}: {values} as it changes{after}"
+        at = {"b": 0, "h": leak.head, "q": query, "k": token}
+        return counterexample(self.case, at, found, tensors)
+
+
+def _matters(interface: Interface, name: str) -> bool:
+    return name in ("Q", "K", "V") or name in interface.read
+
+
+def _tokens(axes: tuple[str, ...], tensor: Tensor, case: Case) -> Tensor | None:
+    """For every element the last position it belongs to, with length 1 along other axes; None: to no token."""
+    found: list[Tensor] = []
+    for dim, index in enumerate(axes):
+        if index in ("q", "k", "n"):
+            start = case.q_offset if index == "q" else 0
+            places = torch.arange(start, start + tensor.shape[dim])
+            found.append(places.reshape([-1 if place == dim else 1 for place in range(len(axes))]))
+    return reduce(torch.maximum, found) if found else None
