@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal as OneOf, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
+from typing import Literal as OneOf
 
 from attnlang.call_interface import Interface
 from attnlang.call_numbers import Number
-from attnlang.errors import Diagnostic
+from attnlang.errors import Diagnostic, Diagnostics
 from attnlang.errors_claims import ClaimNotMeant, ClaimRefuted
 from attnlang.ir.pattern import Claim, Pattern
 from attnlang.ir.text import claim_text
@@ -90,10 +91,27 @@ class Verdict:
 def check_claims(pattern: Pattern, others: Mapping[str, Pattern]) -> tuple[Verdict, ...]:
     """A verdict for every claim, in order. `others`: the patterns that `equal` names.
 
-    Raises ClaimNotMeant for a claim that cannot be asked of the pattern.
+    Raises Diagnostics with every claim that cannot be asked of the pattern.
     """
+    verdicts, mistakes = decided(pattern, others)
+    if mistakes:
+        raise Diagnostics(list(mistakes))
+    return verdicts
+
+
+def decided(
+    pattern: Pattern, others: Mapping[str, Pattern]
+) -> tuple[tuple[Verdict, ...], tuple[Diagnostic, ...]]:
+    """The verdicts on the claims that can be asked of the pattern, and reports on those that cannot."""
     interface = Interface(pattern)
-    return tuple(check_claim(interface, claim, others) for claim in pattern.claims)
+    verdicts: list[Verdict] = []
+    mistakes: list[Diagnostic] = []
+    for claim in pattern.claims:
+        try:
+            verdicts.append(check_claim(interface, claim, others))
+        except ClaimNotMeant as mistake:
+            mistakes.append(mistake)
+    return tuple(verdicts), tuple(mistakes)
 
 
 def check_claim(interface: Interface, claim: Claim, others: Mapping[str, Pattern]) -> Verdict:

@@ -83,6 +83,16 @@ class Search:
                     break
         return tuple(sorted(found.values(), key=_size))
 
+    def smaller(self, case: Case) -> Iterator[Case]:
+        """Calls of the same lengths with fewer heads or features."""
+        for heads, kv_heads in sorted(_HEADS):
+            for features, value_features in sorted(_FEATURES):
+                sizes = {**case.sizes, "H": heads, "HK": kv_heads, "D": features, "DV": value_features}
+                other = Case(sizes | self._fixed_sizes(case.symbols()), case.parameters, case.q_offset)
+                if _size(other) < _size(case) and self.allows(other):
+                    yield other
+                    break
+
     # ---------------------------------------------------------------------------------------- parameters
 
     def _draws(self, random: Random) -> list[dict[str, Number]]:
@@ -94,7 +104,8 @@ class Search:
         draws: dict[tuple[Number, ...], dict[str, Number]] = {}
         for draw in _combinations(values, random):
             draw = self._with_fixed(draw)
-            if all(holds(requirement, draw) for requirement in self.interface.pattern.requirements):
+            met = all(holds(requirement, draw) for requirement in self.interface.pattern.requirements)
+            if met and ((self._forced(draw) or 0) <= LARGER or "NK" in self.fixed):
                 draws.setdefault(tuple(draw.values()), draw)
             if len(draws) >= _DRAWS:
                 break
@@ -174,7 +185,14 @@ class Search:
         for step in range(len(_HEADS)):
             heads, kv_heads = _HEADS[(turn + step) % len(_HEADS)]
             for features, value_features in _FEATURES:
-                sizes = {"H": heads, "HK": kv_heads, "NQ": queries, "NK": keys, "D": features, "DV": value_features}
+                sizes = {
+                    "H": heads,
+                    "HK": kv_heads,
+                    "NQ": queries,
+                    "NK": keys,
+                    "D": features,
+                    "DV": value_features,
+                }
                 sizes |= self._fixed_sizes({**draw, **sizes})
                 case = Case(sizes, draw, offset)
                 if sizes["H"] % sizes["HK"] == 0 and self.allows(case):
@@ -182,7 +200,11 @@ class Search:
         return None
 
     def _fixed_sizes(self, symbols: Mapping[str, Number]) -> dict[str, int]:
-        values = {name: self._value(self.fixed[name], symbols) for name in ("H", "HK", "D", "DV") if name in self.fixed}
+        values = {
+            name: self._value(self.fixed[name], symbols)
+            for name in ("H", "HK", "D", "DV")
+            if name in self.fixed
+        }
         sizes = {name: int(value) for name, value in values.items() if value is not None}
         return {"HK": sizes["H"], **sizes} if "H" in sizes else sizes
 
@@ -204,12 +226,16 @@ def holds(requirement: Requirement, symbols: Mapping[str, Number]) -> bool:
 
 def _size(case: Case) -> tuple[object, ...]:
     sizes = case.sizes
-    return sizes["NK"], sizes["NQ"], sizes["H"], sizes["HK"], sum(abs(value) for value in case.parameters.values())
+    return (
+        sizes["NK"],
+        sizes["NQ"],
+        sizes["H"],
+        sizes["HK"],
+        sum(abs(value) for value in case.parameters.values()),
+    )
 
 
-def _combinations(
-    values: Mapping[str, tuple[Number, ...]], random: Random
-) -> Iterator[dict[str, Number]]:
+def _combinations(values: Mapping[str, tuple[Number, ...]], random: Random) -> Iterator[dict[str, Number]]:
     """The first value of each, one changed at a time, then random ones, in which early values are likelier."""
     if not all(values.values()):
         return
@@ -236,7 +262,9 @@ def _candidates(parameter: Parameter, tied: bool) -> tuple[Number, ...]:
             return (False, True)
         case "int":
             base = int(low) if math.isfinite(low) else int(high) - 3 if math.isfinite(high) else 0
-            found: list[Number] = [base + step for step in (*range(6 if tied else 4), 5, 7)]
+            found: list[Number] = [
+                base + step for step in ((*range(8), 9, 11, 15) if tied else (0, 1, 2, 3, 5, 7))
+            ]
             found += [value for value in default if not tied and abs(value) <= _LARGEST_DEFAULT]
             found += [] if math.isfinite(low) or math.isfinite(high) else [-1, -2]
         case "float":

@@ -1,8 +1,8 @@
 """`assert causal`: no output depends on a later token, by any route.
 
 Everything that belongs to the tokens after a position is changed: rows of Q, K and V, and what tensors hold along q, k
-and n. The outputs up to the position must stay as they are. What a tensor holds for a whole group (blocks, pages) or for
-a head belongs to no token.
+and n. The outputs up to the position must stay as they are. What a tensor holds for a whole group (blocks, pages) or
+for a head belongs to no token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from attnlang.call_interface import Interface
 from attnlang.claims import Counterexample, Verdict
 from attnlang.claims_cases import Case, Search
-from attnlang.claims_inputs import Kind, axes_of, call_inputs, differ, draw, fits
+from attnlang.claims_inputs import Kind, axes_of, call_inputs, differ, draw, first_place, fits
 from attnlang.claims_verdicts import counterexample, searched
 from attnlang.ir.interpret import evaluate
 from attnlang.ir.pattern import Claim
@@ -32,7 +32,7 @@ Tensors = Mapping[str, Tensor]
 def causal(interface: Interface, claim: Claim) -> Verdict:
     """The verdict on `assert causal`; queries are positions of the keys."""
     search = Search(interface, dict(claim.where), inside=True)
-    return searched(interface, claim, search.cases(), lambda case: _attempt(interface, case))
+    return searched(interface, claim, search, lambda case: _attempt(interface, case))
 
 
 def _attempt(interface: Interface, case: Case) -> Counterexample | bool:
@@ -76,7 +76,9 @@ class _Trial:
             return None
         read = {name: axes for name, axes in axes_of(interface.pattern).items() if _matters(interface, name)}
         tokens = {name: _tokens(axes, base[name], case) for name, axes in read.items()}
-        trial = _Trial(interface, case, base, torch.empty(0), {n: t for n, t in tokens.items() if t is not None})
+        trial = _Trial(
+            interface, case, base, torch.empty(0), {n: t for n, t in tokens.items() if t is not None}
+        )
         return replace(trial, out=trial.results(base))
 
     # ----------------------------------------------------------------------------------------- evaluation
@@ -126,10 +128,14 @@ class _Trial:
 
     def _leaks_of_entries(self) -> Iterator[_Leak]:
         plan = [
-            (entry, cut, kind) for entry in range(len(BASES)) for cut in self.cuts(MOST_CUTS) for kind in CHANGES
+            (entry, cut, kind)
+            for entry in range(len(BASES))
+            for cut in self.cuts(MOST_CUTS)
+            for kind in CHANGES
         ]
         before = self.pick(self.base, [entry for entry, _, _ in plan])
-        others = draw(self.interface.pattern, self.case, [kind for _, _, kind in plan], seed=2)
+        kinds: list[Kind] = [kind for _, _, kind in plan]
+        others = draw(self.interface.pattern, self.case, kinds, seed=2)
         cuts = torch.tensor([cut for _, cut, _ in plan])
         after = dict(before)
         for name, tokens in self.tokens.items():
@@ -140,7 +146,8 @@ class _Trial:
         yield from self._compared(before, after, cuts, [entry for entry, _, _ in plan])
 
     def _leaks_of_tables(self, cut: int, kind: Kind, turn: int) -> Iterator[_Leak]:
-        others = draw(self.interface.pattern, self.case, [kind] * len(BASES), seed=3 + turn)
+        kinds: list[Kind] = [kind] * len(BASES)
+        others = draw(self.interface.pattern, self.case, kinds, seed=3 + turn)
         after = dict(self.base)
         for name, tokens in self.tokens.items():
             after[name] = torch.where(tokens > cut, others[name], self.base[name])
@@ -151,8 +158,9 @@ class _Trial:
         places = self.case.q_offset + torch.arange(self.case.sizes["NQ"])
         changed = differ(self.results(after), self.out[entries]).any(-1)
         changed &= places <= cuts.reshape(-1, 1, 1)
-        hits = changed.nonzero().tolist()
-        for entry, head, row in sorted(hits, key=lambda hit: (hit[2], hit[1], hit[0]))[:1]:
+        place = first_place(changed)
+        if place is not None:
+            entry, head, row = place
             one, other = self.pick(before, [entry]), self.pick(after, [entry])
             yield _Leak(int(cuts[entry]), row, head, one, other)
 
@@ -179,7 +187,9 @@ class _Trial:
 
     def _atoms(self, leak: _Leak) -> Iterator[tuple[str, int]]:
         """Tensors and tokens after the cut, in the order of tokens."""
-        changing = {name: tokens for name, tokens in self.tokens.items() if leak.before[name] is not leak.after[name]}
+        changing = {
+            name: tokens for name, tokens in self.tokens.items() if leak.before[name] is not leak.after[name]
+        }
         last = max(int(tokens.max()) for tokens in changing.values())
         order = sorted(changing, key=lambda name: ("KVQ".find(name) if name in "KVQ" else 3, name))
         for token in range(leak.cut + 1, last + 1):

@@ -15,7 +15,8 @@ from attnlang.call_numbers import NotKnown, number
 from attnlang.claims_cases import Case
 from attnlang.errors import Diagnostics
 from attnlang.ir.interpret import Inputs
-from attnlang.ir.pattern import Pattern, Recurrence, Tensor as Declared
+from attnlang.ir.pattern import Pattern, Recurrence
+from attnlang.ir.pattern import Tensor as Declared
 from attnlang.samples import random_inputs, random_tensors
 
 Kind = OneOf["usual", "ties", "sharp"]
@@ -23,6 +24,7 @@ Kind = OneOf["usual", "ties", "sharp"]
 bool true, ints in any order."""
 
 LARGEST_TENSOR = 2**22
+MOST_SHOWN = 16
 _INPUTS = {"Q": ("b", "h", "q", "d"), "K": ("b", "g", "k", "d"), "V": ("b", "g", "k", "e")}
 
 
@@ -70,7 +72,12 @@ def draw(pattern: Pattern, case: Case, kinds: Sequence[Kind], seed: int) -> dict
 
 
 def _filled(
-    tensor: Tensor, kind: Kind, declared: Declared | None, axes: tuple[str, ...], large: float, make: torch.Generator
+    tensor: Tensor,
+    kind: Kind,
+    declared: Declared | None,
+    axes: tuple[str, ...],
+    large: float,
+    make: torch.Generator,
 ) -> Tensor:
     """A tensor of usual numbers, changed as its kind says; `axes` are those of this part."""
     if kind == "usual" or tensor.numel() == 0:
@@ -104,14 +111,29 @@ def call_inputs(interface: Interface, case: Case, tensors: Mapping[str, Tensor])
     return Inputs(call.q, call.k, call.v, call.sizes, call.scalars, call.tensors)
 
 
+def one_entry(pattern: Pattern, tensors: Mapping[str, Tensor], entry: int) -> dict[str, Tensor]:
+    """The call of one batch entry."""
+    return {
+        name: tensor.narrow(axes.index("b"), entry, 1) if "b" in axes else tensor
+        for (name, tensor), axes in ((item, axes_of(pattern)[item[0]]) for item in tensors.items())
+    }
+
+
 def small_values(interface: Interface, tensors: Mapping[str, Tensor], read: frozenset[str]) -> str:
     """`ids = [0, 0, 1]`: the bools and ints among the tensors that are read, where they are short."""
     parts: list[str] = []
     for name, tensor in tensors.items():
-        if name in read and name in interface.tensors and not tensor.is_floating_point() and tensor.numel() <= 16:
-            values = [str(value).lower() for value in tensor.reshape(-1).tolist()]
+        shown = name in read and name in interface.tensors and not tensor.is_floating_point()
+        if shown and tensor.numel() <= MOST_SHOWN:
+            values = [str(value.item()).lower() for value in tensor.reshape(-1)]
             parts.append(f"{name} = [{', '.join(values)}]")
     return ", ".join(parts)
+
+
+def first_place(condition: Tensor) -> tuple[int, ...] | None:
+    """Where a condition over [B, H, NQ, …] holds first: the first query, then the first head and batch entry."""
+    places = [tuple(int(index) for index in place) for place in condition.nonzero()]
+    return min(places, key=lambda place: (place[2], place[1], place[0]), default=None)
 
 
 def differ(one: Tensor, other: Tensor) -> Tensor:

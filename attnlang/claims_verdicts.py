@@ -8,26 +8,30 @@ from torch import Tensor
 
 from attnlang.call_interface import Interface
 from attnlang.claims import Counterexample, Verdict
-from attnlang.claims_cases import Case
+from attnlang.claims_cases import Case, Search
 from attnlang.ir.pattern import Claim
 
 
 def searched(
-    interface: Interface, claim: Claim, cases: Sequence[Case], attempt: Callable[[Case], Counterexample | bool]
+    interface: Interface, claim: Claim, search: Search, attempt: Callable[[Case], Counterexample | bool]
 ) -> Verdict:
-    """Tries the cases in order until one refutes the claim. `attempt`: a counterexample, or whether the call could be
-    made at all."""
+    """Tries the calls of a search in order until one refutes the claim, and then those with less in them.
+
+    `attempt`: a counterexample, or whether the call could be made at all.
+    """
+    name = interface.pattern.name
     tried: list[Case] = []
-    for case in cases:
+    for case in search.cases():
         found = attempt(case)
         if isinstance(found, Counterexample):
-            return Verdict(interface.pattern.name, claim, "refuted", len(tried) + 1, "", found)
+            smaller = (attempt(other) for other in search.smaller(case))
+            least = next((other for other in smaller if isinstance(other, Counterexample)), found)
+            return Verdict(name, claim, "refuted", len(tried) + 1, "", least)
         if found:
             tried.append(case)
     if not tried:
-        reason = "no small call meets the requirements of the pattern"
-        return Verdict(interface.pattern.name, claim, "undecided", 0, reason)
-    return Verdict(interface.pattern.name, claim, "held", len(tried), _reach(tried))
+        return Verdict(name, claim, "undecided", 0, "no small call meets the requirements of the pattern")
+    return Verdict(name, claim, "held", len(tried), _reach(tried))
 
 
 def _reach(tried: Sequence[Case]) -> str:
@@ -41,5 +45,5 @@ def counterexample(
 ) -> Counterexample:
     """Where a claim fails, with the call as a text; `values`: tensors worth showing, as a text."""
     place = ", ".join(f"{name} = {value}" for name, value in at.items())
-    call = "; ".join(part for part in (str(case), values, f"at {place}") if part)
+    call = "; ".join(part for part in (str(case), values, f"at {place}" if place else "") if part)
     return Counterexample(case.sizes, case.parameters, case.q_offset, at, found, call, tensors)

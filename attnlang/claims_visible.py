@@ -1,7 +1,7 @@
 """`assert nonempty` and `assert rows <= n`: how many keys a query sees.
 
-A key is visible where mask and sparsity hold. With several attentions over the keys a key counts once, in any of them; an
-attention over something else (block means, extra tokens) counts what it sums over.
+A key is visible where mask and sparsity hold. With several attentions over the keys a key counts once, in any of them;
+an attention over something else (block means, extra tokens) counts what it sums over.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from attnlang.call_interface import Interface
 from attnlang.call_numbers import NotKnown, Number, number
-from attnlang.call_reads import reads
+from attnlang.call_reads import stage_expressions
 from attnlang.claims import Counterexample, Verdict, not_meant
 from attnlang.claims_cases import Case, Search, shown
-from attnlang.claims_inputs import Kind, call_inputs, draw, fits, small_values
+from attnlang.claims_inputs import Kind, call_inputs, draw, first_place, fits, one_entry, small_values
 from attnlang.claims_verdicts import counterexample, searched
 from attnlang.ir.interpret import evaluate
 from attnlang.ir.pattern import Apply, Attention, Axis, Claim, Expr, Merge, Pattern, Read, Reduce, children
@@ -34,21 +34,21 @@ COMPARED: dict[str, tuple[str, Callable[[Tensor, float], Tensor]]] = {
 
 def nonempty(interface: Interface, claim: Claim) -> Verdict:
     """The verdict on `assert nonempty`; queries are positions of the keys."""
-    counts = [seen for _, seen in counted(interface, claim)]
+    patterns = [counting(interface.pattern, over, seen) for over, seen in visibilities(interface, claim)]
     search = Search(interface, dict(claim.where), inside=True)
-    patterns = [counting(interface.pattern, seen) for seen in counts]
 
-    def attempt(case: Case) -> Counterexample | bool:
-        return _attempt(interface, case, patterns, lambda found, _: (sum(found) > 0, "sees no key", sum(found)))
+    def judge(counts: list[Tensor]) -> tuple[Tensor, str, Tensor]:
+        total = reduce(torch.add, counts)
+        return total > 0, "sees no key", total
 
-    return searched(interface, claim, search.cases(), attempt)
+    return searched(interface, claim, search, lambda case: _attempt(interface, case, patterns, judge))
 
 
 def rows(interface: Interface, claim: Claim) -> Verdict:
-    """The verdict on `assert rows <= n`, for each attention by itself where they do not go over the keys."""
-    counts = counted(interface, claim)
-    over_keys = [seen for over, seen in counts if over.role == "key"]
-    patterns = [counting(interface.pattern, seen) for seen in over_keys or [seen for _, seen in counts]]
+    """The verdict on `assert rows <= n`, for each attention by itself where none goes over the keys."""
+    found = visibilities(interface, claim)
+    chosen = [part for part in found if part[0].role == "key"] or found
+    patterns = [counting(interface.pattern, over, seen) for over, seen in chosen]
     search = Search(interface, dict(claim.where), inside=False)
     sign, compare = COMPARED[claim.comparison]
 
@@ -57,14 +57,14 @@ def rows(interface: Interface, claim: Claim) -> Verdict:
         if bound is None:
             return False
 
-        def judge(found: list[Tensor], bound: float = bound) -> tuple[Tensor, str, Tensor]:
-            good = torch.stack([compare(count, bound) for count in found]).all(0)
-            worst = reduce(torch.maximum, found)
-            return good, f"sees {{count}} keys, which is not {sign} {shown(bound)}", worst
+        def judge(counts: list[Tensor]) -> tuple[Tensor, str, Tensor]:
+            good = torch.stack([compare(count, bound) for count in counts])
+            worst = torch.where(good, -torch.inf, torch.stack(counts)).amax(0)
+            return good.all(0), f"sees {{count}} of the keys, which is not {sign} {shown(bound)}", worst
 
-        return _attempt(interface, case, patterns, lambda found, _: judge(found))
+        return _attempt(interface, case, patterns, judge)
 
-    return searched(interface, claim, search.cases(), attempt)
+    return searched(interface, claim, search, attempt)
 
 
 def bound_of(claim: Claim, symbols: Mapping[str, Number]) -> float | None:
@@ -77,23 +77,26 @@ def bound_of(claim: Claim, symbols: Mapping[str, Number]) -> float | None:
         return None
 
 
-Judge = Callable[[list[Tensor], Case], tuple[Tensor, str, Tensor]]
+Judge = Callable[[list[Tensor]], tuple[Tensor, str, Tensor]]
 """From the counts [B, H, NQ] of each pattern: where all is well, what is said where it is not, and the counts shown."""
 
 
-def _attempt(interface: Interface, case: Case, patterns: list[Pattern], judge: Judge) -> Counterexample | bool:
+def _attempt(
+    interface: Interface, case: Case, patterns: list[Pattern], judge: Judge
+) -> Counterexample | bool:
     if not fits(interface.pattern, case, len(KINDS)):
         return False
-    read = frozenset(read.source for pattern in patterns for read in reads(pattern))
+    read = frozenset[str]().union(*(sources_of(pattern) for pattern in patterns))
     for seed in range(SEEDS if read & set(interface.tensors) else 1):
         tensors = draw(interface.pattern, case, (*KINDS[seed:], *KINDS[:seed]), seed=10 * seed + 5)
         found = count_of(interface, case, patterns, tensors)
         if found is None:
             return False
-        good, said, counts = judge(found, case)
-        hits = (~good).nonzero().tolist()
-        for entry, head, row in sorted(hits, key=lambda hit: (hit[2], hit[1], hit[0]))[:1]:
-            one = _entry(interface, tensors, entry)
+        good, said, counts = judge(found)
+        place = first_place(~good)
+        if place is not None:
+            entry, head, row = place
+            one = one_entry(interface.pattern, tensors, entry)
             query = row + case.q_offset
             text = f"q = {query} {said.format(count=int(counts[entry, head, row]))}"
             at = {"b": 0, "h": head, "q": query}
@@ -101,21 +104,11 @@ def _attempt(interface: Interface, case: Case, patterns: list[Pattern], judge: J
     return True
 
 
-def _entry(interface: Interface, tensors: Mapping[str, Tensor], entry: int) -> dict[str, Tensor]:
-    """The call of one batch entry."""
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        declared = interface.tensors.get(name)
-        axes = ["b"] if declared is None else [axis.index for axis in declared.axes]
-        found[name] = tensor.narrow(axes.index("b"), entry, 1) if "b" in axes else tensor
-    return found
-
-
 # ------------------------------------------------------------------------------------------------- counting
 
 
-def counted(interface: Interface, claim: Claim) -> list[tuple[Axis, Expr]]:
-    """The visibilities that make up the result, over rows (b, h, q) and one axis each; those over the keys as one.
+def visibilities(interface: Interface, claim: Claim) -> list[tuple[Axis, Expr]]:
+    """What makes up the result: conditions over rows (b, h, q) and one axis each, those over the keys as one.
 
     Raises ClaimNotMeant where no attention of queries enters the output.
     """
@@ -129,9 +122,19 @@ def counted(interface: Interface, claim: Claim) -> list[tuple[Axis, Expr]]:
     return [(axis, reduce(lambda a, b: Apply("or", (a, b)), seen)) for axis, seen in found.items()]
 
 
-def counting(pattern: Pattern, seen: Expr, over: Axis | None = None) -> Pattern:
-    """The pattern whose output is the number of visible entries, in every feature."""
-    raise AssertionError
+def counting(pattern: Pattern, over: Axis, seen: Expr) -> Pattern:
+    """The pattern whose output, in every feature, is the number of entries that a row sees."""
+    return replace(pattern, output=Reduce("sum", (over,), Apply("float", (seen,))), result="")
+
+
+def count_of(
+    interface: Interface, case: Case, patterns: list[Pattern], tensors: Mapping[str, Tensor]
+) -> list[Tensor] | None:
+    """The counts [B, H, NQ] of each pattern; None where the call is refused."""
+    inputs = call_inputs(interface, case, tensors)
+    if inputs is None:
+        return None
+    return [evaluate(pattern, inputs, dtype=torch.float64).out[..., 0] for pattern in patterns]
 
 
 def _result_attentions(pattern: Pattern) -> list[Attention]:
@@ -153,6 +156,26 @@ def _result_attentions(pattern: Pattern) -> list[Attention]:
             case _:
                 pass
     return found
+
+
+def sources_of(pattern: Pattern) -> frozenset[str]:
+    """All that the output depends on: stages, tensors, Q, K and V."""
+    stages = {stage.name: stage for stage in pattern.stages}
+    found: set[str] = set()
+    queue = _sources(pattern.output)
+    while queue:
+        name = queue.pop()
+        if name in found:
+            continue
+        found.add(name)
+        match stages.get(name):
+            case None:
+                pass
+            case Merge(_, parts):
+                queue += list(parts)
+            case stage:
+                queue += [source for expr in stage_expressions(stage) for source in _sources(expr)]
+    return frozenset(found)
 
 
 def _sources(expr: Expr) -> list[str]:

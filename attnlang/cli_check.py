@@ -1,11 +1,11 @@
-"""`attnlang check`: files parsed, names, types and axes checked, every mistake of every file told."""
+"""`attnlang check`: files parsed, names, types and axes checked, claims tried, every mistake of every file told."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnlang import compiler, syntax
 from attnlang.cli_console import complain, counted, print_json, progress, say
@@ -13,19 +13,28 @@ from attnlang.cli_options import add_json
 from attnlang.errors import AttnlangError, Diagnostic, Diagnostics
 from attnlang.ir import pattern as ir
 
+if TYPE_CHECKING:
+    from attnlang.claims import Verdict
+
 
 @dataclass(frozen=True)
 class Checked:
-    """A file: its patterns, as far as they mean something, and its mistakes in the order of their places."""
+    """A file: its patterns, as far as they mean something, its mistakes in the order of their places (refuted claims
+    among them), and the verdicts on the claims of its patterns."""
 
     file: str
     patterns: tuple[ir.Pattern, ...]
     mistakes: tuple[Diagnostic, ...]
+    verdicts: tuple[Verdict, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For editors."""
         patterns = [
-            {"name": p.name, "doc": p.doc, "claims": [claim.span.text for claim in p.claims]}
+            {
+                "name": p.name,
+                "doc": p.doc,
+                "claims": [verdict.to_dict() for verdict in self.verdicts if verdict.pattern == p.name],
+            }
             for p in self.patterns
         ]
         errors = [mistake.to_dict() for mistake in self.mistakes]
@@ -68,15 +77,34 @@ def check_file(file: str) -> Checked:
         return Checked(file, (), _mistakes(error))
     found: dict[tuple[Any, ...], Diagnostic] = {}
     patterns: list[ir.Pattern] = []
+    verdicts: list[Verdict] = []
     names = [item.name for item in tree.items if isinstance(item, syntax.PatternDefinition)]
     for name in dict.fromkeys(names):
         try:
-            patterns.append(compiler.load(file, name).meaning)
+            unit = compiler.load(file, name)
+            patterns.append(unit.meaning)
+            reached, refused = _claims(unit)
+            verdicts += reached
+            found |= {_identity(mistake): mistake for mistake in refused}
         except (Diagnostic, Diagnostics) as error:
             for mistake in _mistakes(error):
                 found.setdefault(_identity(mistake), mistake)
     mistakes = sorted(found.values(), key=lambda mistake: _identity(mistake)[:2])
-    return Checked(file, tuple(patterns), tuple(mistakes))
+    return Checked(file, tuple(patterns), tuple(mistakes), tuple(verdicts))
+
+
+def _claims(unit: compiler.Unit) -> tuple[tuple[Verdict, ...], list[Diagnostic]]:
+    """The verdicts on the claims of a pattern, and the reports on those that are refuted or cannot be asked."""
+    if not unit.meaning.claims:
+        return (), []
+    from attnlang.claims import decided
+
+    others = {
+        claim.other: compiler.meaning(unit.tree, claim.other) for claim in unit.meaning.claims if claim.other
+    }
+    verdicts, refused = decided(unit.meaning, others)
+    refuted = [report for verdict in verdicts if (report := verdict.diagnostic()) is not None]
+    return verdicts, [*refused, *refuted]
 
 
 def _mistakes(error: AttnlangError) -> tuple[Diagnostic, ...]:
@@ -96,12 +124,9 @@ def _identity(mistake: Diagnostic) -> tuple[Any, ...]:
 
 
 def _summary(result: Checked) -> str:
-    """`file.attn: ok: name, name`, and a note on claims, which nobody proves yet."""
+    """`file.attn: ok: name, name`, and a line on each claim: how far it was searched."""
     names = ", ".join(pattern.name for pattern in result.patterns)
     lines = [f"{result.file}: ok: {names}" if names else f"{result.file}: ok, definitions only"]
-    for pattern in result.patterns:
-        for claim in pattern.claims:
-            lines.append(
-                f"  note: {claim.span.location()}: {pattern.name}: not yet proved: {claim.span.text}"
-            )
+    for verdict in result.verdicts:
+        lines.append(f"  {verdict.claim.span.location()}: {verdict.pattern}: {verdict}")
     return "\n".join(lines)

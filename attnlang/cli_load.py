@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import attnlang
 from attnlang.call_numbers import Number
-from attnlang.cli_inputs import random_inputs, random_tensors
 from attnlang.cli_options import Pair, values_of
 from attnlang.errors import Diagnostic, Diagnostics, nearest
 from attnlang.errors_driver import MissingArgument, UnknownArgument
+from attnlang.samples import random_inputs, random_tensors
 
 if TYPE_CHECKING:
     import torch

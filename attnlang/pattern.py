@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from attnlang.claims import Verdict
     from attnlang.execute_ahead import Compiled
     from attnlang.ir.interpret import Result
     from attnlang.ir.plan import Report
@@ -172,6 +173,17 @@ class Pattern:
         return frozenset(("out", *(("lse",) if lse else ()), *(("weights",) if weights else ())))
 
     # ------------------------------------------------------------------------------- without calling it
+
+    def check(self) -> tuple[Verdict, ...]:
+        """A verdict for every `assert` of the pattern, in order, from a search of small calls.
+
+        Each has `outcome` ('held', 'refuted', 'undecided'), `cases` (calls tried), `reason` and `counterexample`
+        (None unless refuted); `str()` says it in a line. Raises Diagnostics with the claims that cannot be asked.
+        """
+        from attnlang.claims import check_claims
+
+        claimed = [claim.other for claim in self.ir.claims if claim.other]
+        return check_claims(self.ir, {other: compiler.meaning(self._tree, other) for other in claimed})
 
     def mask(
         self,

@@ -29,7 +29,12 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
     sizes.setdefault("DV", sizes["D"])
     statics = tuple((name, binding.parameters[name]) for name in static_parameters(pattern))
     specialization = Specialization(
-        target, dtype, sizes["D"], sizes["DV"], statics, nonnegative=binding.q_offset >= 0,
+        target,
+        dtype,
+        sizes["D"],
+        sizes["DV"],
+        statics,
+        nonnegative=binding.q_offset >= 0,
         long=needs_long(pattern, {**sizes, **binding.scalars}),
     )
     plan = plan_for(pattern, specialization, rows_class(sizes["NQ"]))

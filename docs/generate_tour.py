@@ -1,4 +1,4 @@
-"""Fills the outputs of docs/tour.md in: each fenced block with `from=FILE` is what the compiler writes to ATTNLANG_DUMP.
+"""Fills the outputs of docs/tour.md in: a fenced block with `from=FILE` is what the compiler writes to ATTNLANG_DUMP.
 
 `part="# comment"` takes the lines from that comment to the next empty line or comment at the same depth, `lines=N` the
 first N lines, `containing=WORD` the first line with the word, cut to the width of a page.
@@ -26,7 +26,9 @@ def stages(folder: Path) -> dict[str, str]:
     with override(dump_directory=folder / "dump", cache_directory=folder / "cache"):
         pattern = attnlang.load(EXAMPLE)
         pattern.compile(target="cuda:90", head_dim=64, dtype="bf16", window=1024)
-    return {file.name: file.read_text(encoding="utf-8") for file in (folder / "dump" / pattern.name).iterdir()}
+    return {
+        file.name: file.read_text(encoding="utf-8") for file in (folder / "dump" / pattern.name).iterdir()
+    }
 
 
 def excerpt(text: str, options: dict[str, str]) -> str:

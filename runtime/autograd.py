@@ -16,7 +16,10 @@ class _DenseBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kernel: Callable[[Sequence[Tensor]], Tensors], dense: Callable[[Sequence[Tensor]], Tensors], *inputs: Tensor
+        ctx: Any,
+        kernel: Callable[[Sequence[Tensor]], Tensors],
+        dense: Callable[[Sequence[Tensor]], Tensors],
+        *inputs: Tensor,
     ) -> Tensors:
         ctx.dense = dense
         ctx.save_for_backward(*inputs)
@@ -25,14 +28,20 @@ class _DenseBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         saved: tuple[Tensor, ...] = ctx.saved_tensors
-        inputs = [tensor.detach().requires_grad_(needed) for tensor, needed in zip(saved, ctx.needs_input_grad[2:], strict=True)]
+        inputs = [
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(saved, ctx.needs_input_grad[2:], strict=True)
+        ]
         with torch.enable_grad():
             outputs = ctx.dense(inputs)
         pairs = [(out, grad) for out, grad in zip(outputs, gradients, strict=True) if grad is not None]
         wanted = [tensor for tensor in inputs if tensor.requires_grad]
         found = iter(
             torch.autograd.grad(
-                [out for out, _ in pairs], wanted, [grad.to(out.dtype) for out, grad in pairs], allow_unused=True
+                [out for out, _ in pairs],
+                wanted,
+                [grad.to(out.dtype) for out, grad in pairs],
+                allow_unused=True,
             )
         )
         return (None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs))

@@ -145,6 +145,10 @@ class MendedBuilder(InterpreterBuilder):
     def unary_op(self, arg: Any, op: Operation) -> Any:
         return narrow(op(widen(arg).data), arg.dtype)
 
+    def create_splat(self, ret_ty: Any, arg: Any) -> Any:
+        """Upstream casts the data to the type of the handle, which for a comparison is that of what was compared."""
+        return TensorHandle(np.full(ret_ty.shape, arg.data.item(), dtype=arg.data.dtype), arg.dtype.scalar)
+
     def create_fma(self, x: Any, y: Any, z: Any) -> Any:
         return narrow(widen(x).data * widen(y).data + widen(z).data, z.dtype)
 

@@ -15,7 +15,9 @@ HALF = (torch.float16, torch.bfloat16)
 
 def narrowed(given: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors with their floats in this precision."""
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in given.items()}
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in given.items()
+    }
 
 
 def error(found: Tensor, wanted: Tensor) -> float:
@@ -36,7 +38,9 @@ def rounding(wanted: Tensor, dtype: torch.dtype) -> float:
 
 def check_call(pattern: Pattern, q: Tensor, k: Tensor, v: Tensor, **arguments: Any) -> tuple[Tensor, Tensor]:
     """Runs the kernel; its output may miss float64 by twice what dense PyTorch of its precision does, and rounding."""
-    high = narrowed({name: value for name, value in arguments.items() if isinstance(value, Tensor)}, torch.float64)
+    high = narrowed(
+        {name: value for name, value in arguments.items() if isinstance(value, Tensor)}, torch.float64
+    )
     out, lse = pattern(q, k, v, target="interpret", return_lse=True, **arguments)
     wanted, wanted_lse = pattern.reference(
         q.double(), k.double(), v.double(), return_lse=True, **{**arguments, **high}

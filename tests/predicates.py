@@ -19,10 +19,14 @@ def _grown(smaller: SearchStrategy[str]) -> SearchStrategy[str]:
     return st.one_of(
         st.tuples(smaller, st.sampled_from("+-"), smaller).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
         st.tuples(smaller, st.sampled_from(("2", "3", "a", "(-1)", "c"))).map(lambda t: f"({t[0]} * {t[1]})"),
-        st.tuples(smaller, st.sampled_from(("//", "//", "mod")), DIVISORS).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+        st.tuples(smaller, st.sampled_from(("//", "//", "mod")), DIVISORS).map(
+            lambda t: f"({t[0]} {t[1]} {t[2]})"
+        ),
         st.tuples(st.sampled_from(("min", "max")), pairs).map(lambda t: f"{t[0]}({t[1][0]}, {t[1][1]})"),
         smaller.map(lambda part: f"abs({part})"),
-        st.tuples(smaller, smaller, COMPARISONS, smaller).map(lambda t: f"({t[0]} if {t[1]} {t[2]} a else {t[3]})"),
+        st.tuples(smaller, smaller, COMPARISONS, smaller).map(
+            lambda t: f"({t[0]} if {t[1]} {t[2]} a else {t[3]})"
+        ),
     )
 
 
@@ -41,7 +45,9 @@ def predicates() -> SearchStrategy[str]:
     joined = st.sampled_from(("and", "or"))
     return st.recursive(
         comparisons(),
-        lambda smaller: st.tuples(smaller, joined, smaller).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
-        | smaller.map(lambda part: f"(not {part})"),
+        lambda smaller: (
+            st.tuples(smaller, joined, smaller).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
+            | smaller.map(lambda part: f"(not {part})")
+        ),
         max_leaves=4,
     )

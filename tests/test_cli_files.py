@@ -29,7 +29,7 @@ def test_check_says_ok_and_notes_what_is_not_proved(run: Run, tmp_path: Path) ->
     assert done.out.splitlines() == [
         "near.attn: ok: near",
         "claims.attn: ok: near",
-        "  note: claims.attn:5:5: near: not yet proved: assert causal",
+        "  claims.attn:5:5: near: assert causal: held: no counterexample in 50 calls (NQ ≤ 32, NK ≤ 32, H ≤ 4)",
         "defs.attn: ok, definitions only",
     ]
     assert run("check", "-q", "near.attn") == Outcome(0, "", "")

@@ -389,3 +389,21 @@ def test_groups_by_an_id_per_head() -> None:
     call = given(pattern, 4, 4, ids=ids)
     assert table(pattern, "total", call).tolist() == [[2, 4], [3, 3]]
     assert torch.equal(visible(pattern, call)[0], ids[:, :, None] == ids[:, None, :])
+
+
+@pytest.mark.parametrize(("frames", "tokens"), [(1, 20), (6, 8), (21, 1), (10, 2), (33, 3)])
+@pytest.mark.parametrize("sink", ["true", "false"])
+def test_the_library_of_bands(frames: int, tokens: int, sink: str) -> None:
+    pattern = body(f"sparsity radial({tokens}, sink={sink})")
+    length = frames * tokens
+    seen = visible(pattern, given(pattern, length, length))[0, 0]
+
+    def wanted(q: int, k: int) -> bool:
+        gap, apart = abs(q // tokens - k // tokens), abs(q % tokens - k % tokens)
+        power = 1
+        while power * 2 <= gap:
+            power *= 2
+        near = power <= tokens and (apart + 1) * power <= tokens
+        return near or (gap % -(-power // tokens) == 0 and apart == 0) or (sink == "true" and k < tokens)
+
+    assert seen.tolist() == [[wanted(q, k) for k in range(length)] for q in range(length)]

@@ -57,7 +57,12 @@ def test_fewer_or_more_queries_than_keys(queries: int, keys: int) -> None:
 @pytest.mark.parametrize("offset", (-100, -33, -17, -1, 0, 1, 20, 31, 32, 33, 64, 200))
 def test_offsets(offset: int) -> None:
     q, k, v = inputs(33, 40, seed=offset + 100)
-    for pattern, arguments in ((CAUSAL, {}), (WINDOW, {"window": 9}), (LOCAL, {"radius": 4}), (BLOCK, {"block": 7})):
+    for pattern, arguments in (
+        (CAUSAL, {}),
+        (WINDOW, {"window": 9}),
+        (LOCAL, {"radius": 4}),
+        (BLOCK, {"block": 7}),
+    ):
         out, lse = check_call(pattern, q, k, v, q_offset=offset, **arguments)
         seen = pattern.mask(33, 40, q_offset=offset, **arguments)[0, 0].any(-1)
         assert bool((out[0, 0, ~seen] == 0).all()) and bool((lse[0, 0, ~seen] == -torch.inf).all())
@@ -111,7 +116,9 @@ def test_feature_lengths(size: int, dtype: torch.dtype) -> None:
     check_call(CAUSAL, q, k, v)
 
 
-@pytest.mark.parametrize(("size", "values"), ((8, 64), (64, 8), (24, 40), (16, 17), (33, 1), (1, 3), (100, 256)))
+@pytest.mark.parametrize(
+    ("size", "values"), ((8, 64), (64, 8), (24, 40), (16, 17), (33, 1), (1, 3), (100, 256))
+)
 def test_values_of_another_length(size: int, values: int) -> None:
     q, k, v = inputs(19, 37, D=size, DV=values)
     check_call(CAUSAL, q, k, v)
@@ -172,7 +179,9 @@ def test_layouts(layout: Any, where: str) -> None:
 def test_one_number_for_all_tokens() -> None:
     """Strides of 0 along tokens and features."""
     q, k, v = inputs(20, 37)
-    check_call(CAUSAL, q[:, :, :1].expand(q.shape), k[..., :1].expand(k.shape), v[:, :, :1, :1].expand(v.shape))
+    check_call(
+        CAUSAL, q[:, :, :1].expand(q.shape), k[..., :1].expand(k.shape), v[:, :, :1, :1].expand(v.shape)
+    )
 
 
 PAIRS = """pattern pairs():
@@ -188,7 +197,14 @@ def test_layouts_of_declared_tensors() -> None:
     (bias,) = randoms((2, 2, 20, 37), seed=1)
     seen = bias > -0.5
     for layout in LAYOUTS:
-        check_call(parse(PAIRS), q, k, v, seen=layout(seen) if layout not in (sliced, spaced) else seen, bias=layout(bias))
+        check_call(
+            parse(PAIRS),
+            q,
+            k,
+            v,
+            seen=layout(seen) if layout not in (sliced, spaced) else seen,
+            bias=layout(bias),
+        )
     wide = torch.zeros(2, 2, 20, 74, dtype=torch.bool)
     wide[..., ::2] = seen
     check_call(parse(PAIRS), q, k, v, seen=wide[..., ::2], bias=bias)

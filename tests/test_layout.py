@@ -36,16 +36,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "call": EVERYONE | {"ir"},
     "execute": EVERYONE | {"artifact", "ir", "targets", "passes", "codegen", "runtime"},
     "planning": EVERYONE | {"artifact", "ir", "targets", "call", "passes", "codegen", "runtime", "execute"},
+    "samples": EVERYONE | {"ir", "call"},
+    "claims": EVERYONE | {"ir", "call", "passes", "samples"},
     "compiler": EVERYONE
     | {"syntax", "artifact", "ir", "targets", "call", "grammar", "elaborate", "passes", "codegen", "runtime"}
     | {"execute", "planning"},
-    "pattern": EVERYONE | {"syntax", "artifact", "ir", "call", "execute", "planning", "compiler"},
+    "pattern": EVERYONE | {"syntax", "artifact", "ir", "call", "execute", "planning", "claims", "compiler"},
     "decorator": EVERYONE | {"syntax", "pattern", "compiler"},
     "show": EVERYONE | {"ir", "pattern"},
     "door": EVERYONE | {"pattern", "decorator", "compiler"},
     "demo": EVERYONE | {"door", "artifact", "ir", "pattern", "compiler", "show"},
     "cli": EVERYONE
-    | {"door", "syntax", "artifact", "ir", "call", "targets", "planning", "execute"}
+    | {"door", "syntax", "artifact", "ir", "call", "samples", "claims", "targets", "planning", "execute"}
     | {"pattern", "decorator", "compiler", "show", "demo"},
     "__main__": {"cli"},
 }
@@ -66,11 +68,11 @@ LIBRARIES: dict[str, Home] = {
     "torch": Home(
         top=(
             "runtime/*", "attnlang/ir/interpret*", "attnlang/ir/scalar.py", "attnlang/ir/thresholds.py",
-            "attnlang/demo.py",
+            "attnlang/claims_*", "attnlang/demo.py",
         ),
         inside=(
             "attnlang/call*", "attnlang/pattern*", "attnlang/compiler*", "attnlang/execute*", "attnlang/cli*",
-            "attnlang/show*",
+            "attnlang/show*", "attnlang/claims.py", "attnlang/samples.py",
         ),
     ),
     "numpy": Home(

@@ -93,7 +93,9 @@ BROKEN: dict[str, tuple[Statement, ...]] = {
 def small(*body: Statement) -> Kernel:
     """A kernel of these statements."""
     pointers = (Pointer("source", "fp32", ("source_stride_0",)), Pointer("out", "fp32", (), written=True))
-    return Kernel("small", (), pointers, (Scalar("NQ", "i32"),), (("M", 16), ("N", 16), ("D", 16)), "program", body)
+    return Kernel(
+        "small", (), pointers, (Scalar("NQ", "i32"),), (("M", 16), ("N", 16), ("D", 16)), "program", body
+    )
 
 
 @pytest.mark.parametrize("said", BROKEN)
@@ -112,7 +114,9 @@ def test_whole_kernels_pass() -> None:
 def test_lowered_kernels_pass_and_damaged_ones_do_not(name: str) -> None:
     """Leaving out any statement that later ones need is noticed."""
     sizes = {"height": 16, "width": 16, "frames": 4, "tokens": 16, "length": 64, "channels": 4}
-    kernel = kernel_of(load(EXAMPLES / f"{name}.attn"), **{key: sizes[key] for key in sizes if _has(name, key)})
+    kernel = kernel_of(
+        load(EXAMPLES / f"{name}.attn"), **{key: sizes[key] for key in sizes if _has(name, key)}
+    )
     verify_kernel(kernel, "lowering")
     assigned = [i for i, statement in enumerate(kernel.body) if isinstance(statement, Assign)]
     for position in assigned[::4]:
@@ -184,7 +188,9 @@ def test_one_factor_for_scale_and_base() -> None:
     """scale · log2 e is one number, multiplied once for each pair."""
     kernel = kernel_of(load(EXAMPLES / "full.attn"))
     for loop in loops_of(kernel):
-        products = [p for p in parts(loop.body) if isinstance(p, Op) and p.op == "mul" and p.shape == ("M", "N")]
+        products = [
+            p for p in parts(loop.body) if isinstance(p, Op) and p.op == "mul" and p.shape == ("M", "N")
+        ]
         assert len(products) == 1
 
 
@@ -192,7 +198,9 @@ def test_one_factor_for_scale_and_base() -> None:
 def test_dots_take_their_accumulator_as_it_lies(name: str) -> None:
     """A dot adds to a tile of its own shape, computed in fp32: Triton loses tensor cores on a transposed one."""
     sizes = {"height": 16, "width": 16, "frames": 4, "tokens": 16, "length": 64, "channels": 4}
-    kernel = kernel_of(load(EXAMPLES / f"{name}.attn"), **{key: sizes[key] for key in sizes if _has(name, key)})
+    kernel = kernel_of(
+        load(EXAMPLES / f"{name}.attn"), **{key: sizes[key] for key in sizes if _has(name, key)}
+    )
     dots = [part for loop in loops_of(kernel) for part in parts(loop.body) if isinstance(part, Dot)]
     assert dots
     for dot in dots:

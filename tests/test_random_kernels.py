@@ -54,13 +54,19 @@ def scores() -> SearchStrategy[str]:
     return st.recursive(
         SCORE_ATOMS,
         lambda smaller: st.one_of(
-            st.tuples(smaller, st.sampled_from(("+", "-", "+", "*")), smaller).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
-            st.tuples(st.sampled_from(("tanh", "sigmoid", "sin", "cos", "softplus")), smaller).map(lambda t: f"{t[0]}({t[1]})"),
+            st.tuples(smaller, st.sampled_from(("+", "-", "+", "*")), smaller).map(
+                lambda t: f"({t[0]} {t[1]} {t[2]})"
+            ),
+            st.tuples(st.sampled_from(("tanh", "sigmoid", "sin", "cos", "softplus")), smaller).map(
+                lambda t: f"{t[0]}({t[1]})"
+            ),
             smaller.map(lambda part: f"3 * tanh(({part}) / 3)"),
             smaller.map(lambda part: f"sqrt(1 + ({part}) ** 2)"),
             smaller.map(lambda part: f"exp(-abs({part}))"),
             st.tuples(smaller, comparisons(), smaller).map(lambda t: f"({t[0]} if {t[1]} else {t[2]})"),
-            st.tuples(st.sampled_from(("min", "max")), smaller, smaller).map(lambda t: f"{t[0]}({t[1]}, {t[2]})"),
+            st.tuples(st.sampled_from(("min", "max")), smaller, smaller).map(
+                lambda t: f"{t[0]}({t[1]}, {t[2]})"
+            ),
         ),
         max_leaves=4,
     )
@@ -70,7 +76,9 @@ def masks() -> SearchStrategy[str]:
     """Predicates over positions and tensors."""
     return st.tuples(predicates(), st.sampled_from(("and", "or")), MASK_ATOMS).map(
         lambda t: f"{t[0]} {t[1]} ({t[2]})"
-    ) | st.tuples(MASK_ATOMS, st.sampled_from(("and", "or")), MASK_ATOMS).map(lambda t: f"({t[0]}) {t[1]} ({t[2]})")
+    ) | st.tuples(MASK_ATOMS, st.sampled_from(("and", "or")), MASK_ATOMS).map(
+        lambda t: f"({t[0]}) {t[1]} ({t[2]})"
+    )
 
 
 VALUES = st.sampled_from(("V[k]", "V[k]", "V[k] * column[b, h, k]", "V[k] + 0.5", "V[k] * (k + 1) / NK"))
@@ -93,7 +101,13 @@ def tensors(B: int, H: int, HK: int, NQ: int, NK: int, D: int) -> dict[str, Tens
 
 
 SIZES = st.sampled_from(
-    ((2, 2, 1, 19, 37, 16), (1, 3, 3, 40, 40, 24), (1, 2, 2, 1, 35, 8), (2, 4, 2, 33, 34, 16), (1, 1, 1, 17, 65, 40))
+    (
+        (2, 2, 1, 19, 37, 16),
+        (1, 3, 3, 40, 40, 24),
+        (1, 2, 2, 1, 35, 8),
+        (2, 4, 2, 33, 34, 16),
+        (1, 1, 1, 17, 65, 40),
+    )
 )
 
 
@@ -103,9 +117,20 @@ def test_kernel_is_the_reference(
     mask: str, score: str, value: str, sizes: tuple[int, int, int, int, int, int], a: int, c: int
 ) -> None:
     B, H, HK, NQ, NK, D = sizes
-    used = [line for line in TENSORS.splitlines() if any(_name(line) + "[" in text for text in (mask, score, value))]
+    used = [
+        line
+        for line in TENSORS.splitlines()
+        if any(_name(line) + "[" in text for text in (mask, score, value))
+    ]
     text = "\n".join(
-        [f"pattern random({PARAMETERS}):", *used, f"    mask {mask}", f"    score {score}", f"    value {value}", ""]
+        [
+            f"pattern random({PARAMETERS}):",
+            *used,
+            f"    mask {mask}",
+            f"    score {score}",
+            f"    value {value}",
+            "",
+        ]
     )
     note(text)
     try:

@@ -78,7 +78,9 @@ def check(pattern: Pattern, NQ: int, NK: int, offset: int, rows: int, **paramete
     a=st.integers(1, 9),
     c=st.integers(-6, 12),
 )
-def test_no_visible_pair_is_left_out(text: str, sizes: tuple[int, int, int], rows: int, a: int, c: int) -> None:
+def test_no_visible_pair_is_left_out(
+    text: str, sizes: tuple[int, int, int], rows: int, a: int, c: int
+) -> None:
     NQ, NK, offset = sizes
     try:
         pattern = parse(f"pattern random({PARAMETERS}):\n    mask {text}\n")

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from attnlang.ir.interpret import evaluate
+from attnlang.ir.interpret import Inputs, evaluate
 from attnlang.ir.interpret_walk import reads_of
 from attnlang.ir.pattern import HEAD, KEY, Apply, Expr, Reduce, children
-from attnlang.ir.stabilize import stabilize
-from tests.hand_patterns import S0, SEEN, SOFTMAX_ONE, attention, close, formula, inputs, op, pattern, read
+from attnlang.ir.stabilize import inline, renamed, stabilize
+from tests.hand_patterns import (
+    ROWS,
+    S0,
+    SEEN,
+    SOFTMAX_ONE,
+    attention,
+    close,
+    dots,
+    formula,
+    inputs,
+    k,
+    op,
+    parts,
+    pattern,
+    read,
+)
 
 
 def total(body: Expr) -> Expr:
@@ -77,12 +94,8 @@ def test_the_meaning_stays(name: str) -> None:
     close(results[0], by_hand(name, call, sink), 1e-12)
 
 
-def by_hand(name: str, call: object, sink: torch.Tensor) -> torch.Tensor:
+def by_hand(name: str, call: Inputs, sink: torch.Tensor) -> torch.Tensor:
     """The formulas as written, without any shift."""
-    from attnlang.ir.interpret import Inputs
-    from tests.hand_patterns import dots, parts
-
-    assert isinstance(call, Inputs)
     s = dots(call).masked_fill(~parts(call)[3], -torch.inf)
     e = s.exp()
     sums = e.sum(-1, keepdim=True)
@@ -114,3 +127,46 @@ def test_single_precision_neither_overflows_nor_loses_gradients(name: str, size:
     close(found, exact, 2e-3)
     found.sum().backward()
     assert call.q is not None and call.q.grad is not None and call.q.grad.isfinite().all()
+
+
+STEP1 = read("attention.step1", *ROWS, KEY)
+
+
+@pytest.mark.parametrize("second", ["sum", "one and sum", "something else between"])
+def test_two_formulas_are_shifted_together(second: str) -> None:
+    """exp(s) | s / sum(s): neither of the two can be shifted alone."""
+    bodies = {
+        "sum": op("div", STEP1, total(STEP1)),
+        "one and sum": op("div", STEP1, op("add", 1.0, total(STEP1))),
+        "something else between": op("div", STEP1, op("max", total(STEP1), 1.0)),
+    }
+    p = pattern(attention(normalize=(*formula(E), *formula(bodies[second]))))
+    small, large = inputs(scalars={"scale": 0.7}), inputs(scalars={"scale": 400.0})
+    s = dots(small).masked_fill(~parts(small)[3], -torch.inf)
+    sums = s.exp().sum(-1, keepdim=True)
+    below = {"sum": sums, "one and sum": 1 + sums, "something else between": sums.clamp(min=1)}[second]
+    close(evaluate(p, small, dtype=torch.float64).out, s.exp() / below @ parts(small)[2])
+    exact = evaluate(p, large, dtype=torch.float64).out
+    assert exact.isfinite().all()
+    close(evaluate(p, large, dtype=torch.float32).out, exact, 1e-3)
+
+
+def test_inlining_needs_plain_indices() -> None:
+    axes = (*ROWS, KEY)
+    assert inline(STEP1, "attention.step1", axes, E) == E
+    assert inline(read("attention.step1", *ROWS, op("add", k, 1)), "attention.step1", axes, E) is None
+    other = replace(KEY, name="j")
+    moved = inline(read("attention.step1", *ROWS, other), "attention.step1", axes, E)
+    assert moved == op("exp", read("attention.step0", *ROWS, other))
+
+
+def test_renaming_does_not_capture() -> None:
+    other = replace(KEY, name="j")
+    body = op("sub", S0, Reduce("sum", (other,), read("attention.step0", *ROWS, other)))
+    fresh = replace(KEY, name="j'")
+    expected = op(
+        "sub",
+        read("attention.step0", *ROWS, other),
+        Reduce("sum", (fresh,), read("attention.step0", *ROWS, fresh)),
+    )
+    assert renamed(body, {KEY: other}) == expected

@@ -178,13 +178,22 @@ def _visibility(stage: Attention) -> list[Read]:
 
 
 def _dense_mask(evaluation: _Evaluation, stage: Attention) -> Tensor:
+    """In pieces of rows, so that the positions compared stay within `BUDGET` bytes."""
     (read,) = _visibility(stage)
-    value = evaluation.expressions.condition(read, Scope({}))
-    axes = (*evaluation.pattern.axes[:3], stage.over)
-    shape = [
-        evaluation.size(axis) if axis in value.axes or place > 1 else 1 for place, axis in enumerate(axes)
-    ]
-    return expand(value, axes, shape)
+    query, lengths = stage.rows[-1], {axis: evaluation.size(axis) for axis in (*stage.rows, stage.over)}
+    step = max(1, BUDGET // (64 * max(1, prod(lengths.values()) // max(1, lengths[query]))))
+    pieces: list[Tensor] = []
+    for low in range(0, max(1, lengths[query]), step):
+        ranges = {query: (low, min(low + step, lengths[query]))}
+        evaluation.stages.forget(ranges)
+        value = evaluation.expressions.condition(read, Scope(ranges))
+        axes = (*evaluation.pattern.axes[:3], stage.over)
+        shape = [
+            evaluation.size(axis) if axis in value.axes or place > 1 else 1 for place, axis in enumerate(axes)
+        ]
+        shape[2] = ranges[query][1] - low
+        pieces.append(expand(value, axes, shape))
+    return torch.cat(pieces, 2)
 
 
 def _check_given(pattern: Pattern, inputs: Inputs, reads: list[Read], what: str) -> None:

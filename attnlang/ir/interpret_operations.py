@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from attnlang.ir.interpret_values import Value, align
+from attnlang.ir.interpret_values import Value, align, all_finite
 
 Elementwise = Callable[..., Tensor]
 
@@ -76,9 +76,9 @@ def _steep(op: str, operands: list[Tensor]) -> Tensor:
     function = _STEEP[op]
     if not (torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)):
         return function(*operands)
-    if op not in _STEEP_WHERE_FINITE and all(bool(torch.isfinite(operand).all()) for operand in operands):
+    if op not in _STEEP_WHERE_FINITE and all(map(all_finite, operands)):
         result = function(*operands)
-        if bool(torch.isfinite(result).all()):
+        if all_finite(result):
             return result
     return annihilating(function, *operands)
 

@@ -86,9 +86,15 @@ def both(first: Value, second: Value) -> Value:
     return Value(left & right, axes)
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is infinite or NaN, seen at the sum (false too where finite entries sum to more than a
+    float holds)."""
+    return bool(torch.isfinite(tensor.detach().sum()))
+
+
 def finite(value: Value) -> bool:
-    """Whether no entry is infinite or NaN (true of ints and bools)."""
-    return not value.tensor.is_floating_point() or bool(torch.isfinite(value.tensor).all())
+    """`all_finite` of floats; true of ints and bools."""
+    return not value.tensor.is_floating_point() or all_finite(value.tensor)
 
 
 def total(value: Value, bound: Sequence[Axis]) -> Value:

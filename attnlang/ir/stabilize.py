@@ -99,7 +99,7 @@ def _maximum(term: Expr, expr: Expr, over: Axis, visible: Expr) -> Expr:
 
 
 def _constant_beside(expr: Expr) -> bool:
-    """Whether a sum has a term without exponentials (like the 1 of softmax_one) beside one with them."""
+    """Whether a sum has a term without exponentials (like the 1 in exp(s)/(1 + sum(exp(s)))) beside one with them."""
     match expr:
         case Apply("add" | "sub" | "min" | "max" | "where", args):
             parts = args[1:] if expr.op == "where" else args

@@ -73,7 +73,8 @@ def _entmax_threshold(z: Tensor, power: Tensor) -> Tensor:
 
 
 class _Entmax(torch.autograd.Function):
-    """w = max((α−1)s − τ, 0)^(1/(α−1)); dw/ds = diag(u) − u uᵀ/Σu with u = w^(2−α) on the support."""
+    """w = max((α−1)s − τ, 0)^(1/(α−1)); dw/ds = diag(u) − u uᵀ/Σu with u = w^(2−α) on the support, and
+    dw/dα = (w − ũ)/(α−1)² − (w ln w + ũ H)/(α−1) with ũ = u/Σu, H = −Σ w ln w (Correia, Niculae, Martins 2019)."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, visible: Tensor, alpha: Tensor) -> Tensor:
@@ -101,7 +102,14 @@ class _Entmax(torch.autograd.Function):
         seen = torch.where(support, gradient, 0.0)
         sums = u.sum(-1, keepdim=True)
         mean = (u * seen).sum(-1, keepdim=True) / torch.where(sums == 0, 1.0, sums)
-        return torch.where(support, u * (seen - mean), 0.0), None, None
+        for_scores = torch.where(support, u * (seen - mean), 0.0)
+        if not ctx.needs_input_grad[2]:
+            return for_scores, None, None
+        logs = weights * torch.where(support, weights, 1.0).log()
+        ahead = (weights * seen).sum(-1, keepdim=True) - mean
+        spread = (logs * seen).sum(-1, keepdim=True) - mean * logs.sum(-1, keepdim=True)
+        for_alpha = ahead / (alpha - 1) ** 2 - spread / (alpha - 1)
+        return for_scores, None, for_alpha.sum_to_size(alpha.shape)
 
 
 def entmax(scores: Tensor, visible: Tensor, alpha: Tensor) -> Tensor:

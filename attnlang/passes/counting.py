@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnlang.ir.bounds import Facts
-from attnlang.ir.pattern import HEAD, Apply, Expr, Index, Literal, Symbol
-from attnlang.ir.plan import Band, BranchPlan, TileCount
+from attnlang.ir.pattern import HEAD, Apply, Axis, Expr, Index, Literal, Symbol
+from attnlang.ir.plan import Band, BranchPlan, KeyRange, TileCount
 from attnlang.ir.rewrite import substitute
-from attnlang.passes.ranges import key_range
+from attnlang.passes.ranges import bands, key_range
 
 Numbers = NDArray[np.int64]
 FIRST, LAST = Symbol("q_first", "int"), Symbol("q_last", "int")
@@ -23,7 +23,7 @@ _NUMERIC: dict[str, Callable[..., Any]] = {
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
     "and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "where": np.where, "pow": np.power,
     "exp": np.exp, "log": np.log, "log2": np.log2, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
-    "round": np.round, "int": np.trunc, "float": lambda x: np.asarray(x, dtype=np.float64),
+    "round": np.round, "int": np.trunc, "float": np.float64,
     "exp2": np.exp2, "tanh": np.tanh,
 }  # fmt: skip
 
@@ -129,28 +129,39 @@ def _union(runs: list[tuple[Numbers, Numbers, Numbers, Numbers]], tiles: int) ->
 
 def visible_pairs(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) -> int | None:
     """Visible pairs over all heads, where every band is exact; None where the ranges say less than the predicate."""
-    if not all(band.exact for band in branch.bands):
+    return _pairs(branch.bands, branch.attention.rows[-1], branch.attention.over, symbols, facts)
+
+
+def count_pairs(seen: Expr, query: Axis, key: Axis, symbols: Mapping[str, Any], facts: Facts) -> int | None:
+    """Pairs where a predicate holds, over all heads; None where its ranges have no exact closed form."""
+    return _pairs(bands(seen, query, key, facts), query, key, symbols, facts)
+
+
+def _pairs(
+    found: tuple[Band, ...], query: Axis, key: Axis, symbols: Mapping[str, Any], facts: Facts
+) -> int | None:
+    if not all(band.exact for band in found):
         return None
     queries, keys, heads = int(symbols["NQ"]), int(symbols["NK"]), int(symbols["H"])
     position = np.arange(queries, dtype=np.int64) + int(symbols["q_offset"])
     env = {**symbols, "q_first": position, "q_last": position}
-    by_head = any(_names_head(band) for band in branch.bands)
+    by_head = any(_names_head(band) for band in found)
     try:
         counts = [
-            _pairs_of_head(branch, env, head, facts, queries, keys) for head in range(heads if by_head else 1)
+            _pairs_of_head(
+                [key_range(band, query, key, FIRST, LAST, facts) for band in found], env, head, queries, keys
+            )
+            for head in range(heads if by_head else 1)
         ]
     except Unknown:
         return None
     return sum(counts) * (1 if by_head else heads)
 
 
-def _pairs_of_head(
-    branch: BranchPlan, env: Mapping[str, Any], head: int, facts: Facts, queries: int, keys: int
-) -> int:
+def _pairs_of_head(found: list[KeyRange], env: Mapping[str, Any], head: int, queries: int, keys: int) -> int:
     runs: list[tuple[Numbers, Numbers, Numbers, Numbers]] = []
-    for band in branch.bands:
-        found = key_range(band, branch.attention.rows[-1], branch.attention.over, FIRST, LAST, facts)
-        ends = [value_of(part, env, {Index(HEAD): head}) for part in (found.first, found.stop)]
+    for run in found:
+        ends = [value_of(part, env, {Index(HEAD): head}) for part in (run.first, run.stop)]
         first, stop = (
             np.clip(np.broadcast_to(np.asarray(end, dtype=np.int64), (queries,)), 0, keys) for end in ends
         )

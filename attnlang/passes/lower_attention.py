@@ -82,9 +82,7 @@ class _Forward:
         self.specialization = specialization
         self.query, self.key = attention.rows[-1], attention.over
         sources = {
-            tensor: Source(
-                ir.Pointer(tensor, kind, tuple(f"{tensor}_stride_{i}" for i in range(len(axes)))), axes
-            )
+            tensor: Source(ir.Pointer(tensor, kind, self._strides(tensor, len(axes))), axes)
             for tensor, (kind, axes) in arguments.tensors.items()
         }
         symbols: dict[str, Type] = {**arguments.scalars, "q_first": "i32", "q_last": "i32"}
@@ -198,7 +196,9 @@ class _Forward:
             first = binary("floordiv", self._scalar(keys.first), columns)
             stop = self._ceiling(binary("max", self._scalar(keys.stop), Const(0, "i32")))
             first = lowering.assign(scope, "first", first)
-            stop = lowering.assign(scope, "stop", stop if first == Const(0, "i32") else binary("max", stop, first))
+            stop = lowering.assign(
+                scope, "stop", stop if first == Const(0, "i32") else binary("max", stop, first)
+            )
             if keys.full_first is None or keys.full_stop is None:
                 pieces.append(_Piece(first, stop, first, first))
                 continue
@@ -213,7 +213,9 @@ class _Forward:
         pieces = self._disjoint(pieces)
         any_full = any(band.exact for band in self.bands)
         left = [_Run(piece.first, piece.full_first) for piece in pieces]
-        right = [_Run(piece.full_stop, piece.stop) for piece in pieces]  # an empty run where both ends are one name
+        right = [
+            _Run(piece.full_stop, piece.stop) for piece in pieces
+        ]  # an empty run where both ends are one name
         full = [_Run(piece.full_first, piece.full_stop) for piece in pieces]
         partial = [run for pair in zip(left, right, strict=True) for run in pair if run.first != run.stop]
         return _Segments(full if any_full else None, partial)

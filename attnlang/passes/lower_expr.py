@@ -363,7 +363,9 @@ class Lowering:
             others = parts[:position] + parts[position + 1 :]
             factored = [factors(product([*others, piece])) for _, piece in pieces]
             if len(pieces) < 2 or not all(
-                free_axes(item) <= row_axes or free_axes(item) <= column_axes for items in factored for item in items
+                free_axes(item) <= row_axes or free_axes(item) <= column_axes
+                for items in factored
+                for item in items
             ):
                 continue
             total: Expr = Literal(0.0)

@@ -116,7 +116,11 @@ def _specialized(specialization: Specialization) -> list[Decision]:
     shaped += [f"{name}={value}" for name, value in specialization.statics]
     offsets = "64-bit" if specialization.wide else "32-bit"
     whole = (
-        [Decision("whole numbers", "64-bit", "sums and products of positions and parameters may leave 32 bits")]
+        [
+            Decision(
+                "whole numbers", "64-bit", "sums and products of positions and parameters may leave 32 bits"
+            )
+        ]
         if specialization.long
         else []
     )

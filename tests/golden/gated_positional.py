@@ -21,9 +21,9 @@ import triton.language as tl
 
 @triton.jit
 def gated_positional_content_forward(
-    Q, Q_stride_0, Q_stride_1, Q_stride_2, Q_stride_3,
-    K, K_stride_0, K_stride_1, K_stride_2, K_stride_3,
-    V, V_stride_0, V_stride_1, V_stride_2, V_stride_3,
+    Q, Q_stride_0, Q_stride_1, Q_stride_2,
+    K, K_stride_0, K_stride_1, K_stride_2,
+    V, V_stride_0, V_stride_1, V_stride_2,
     out, out_stride_0, out_stride_1, out_stride_2,
     scale, H, HK, NQ, NK,
     BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -50,7 +50,7 @@ def gated_positional_content_forward(
 
     # what depends on the query alone
     row = tl.minimum(row_first + tl.arange(0, BLOCK_M), NQ - 1)
-    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(Q_stride_3, tl.int32))[None, :]))
+    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
 
     # running maximum (base 2), sum and weighted values of each row
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -61,7 +61,7 @@ def gated_positional_content_forward(
     for t in range(0, full_end):
         k_first = t * 128
         k = k_first + tl.arange(0, BLOCK_N)
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]))
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         s = scale_log2e * dot
         m_new = tl.maximum(m, tl.max(s, axis=1))
@@ -69,7 +69,7 @@ def gated_positional_content_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]))
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]))
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 
@@ -78,7 +78,7 @@ def gated_positional_content_forward(
         k_first = (full_stop + t) * 128
         k = k_first + tl.arange(0, BLOCK_N)
         exists = k < NK
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]), mask=exists[:, None], other=0)
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         s = tl.where(exists[None, :], scale_log2e * dot, float("-inf"))
         m_new = tl.maximum(m, tl.max(s, axis=1))
@@ -86,7 +86,7 @@ def gated_positional_content_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]), mask=exists[:, None], other=0)
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 
@@ -119,8 +119,8 @@ import triton.language as tl
 
 @triton.jit
 def gated_positional_place_forward(
-    V, V_stride_0, V_stride_1, V_stride_2, V_stride_3,
-    direction, direction_stride_0, direction_stride_1,
+    V, V_stride_0, V_stride_1, V_stride_2,
+    direction, direction_stride_0,
     out, out_stride_0, out_stride_1, out_stride_2,
     q_offset, H, HK, NQ, NK, width,
     BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -137,13 +137,13 @@ def gated_positional_place_forward(
     stop = (tl.maximum(NK, 0) + 127) // 128
     full_stop = tl.minimum(tl.maximum(NK, 0) // 128, stop)
     full_end = full_stop
-    direction_base = tl.cast(h, tl.int64) * direction_stride_0 + 0 * direction_stride_1
+    direction_base = tl.cast(h, tl.int64) * direction_stride_0
     direction_value = tl.load(direction + direction_base)
     part = tl.cast(direction_value, tl.float32) * 1.4426950408889634
-    direction_base_2 = tl.cast(h, tl.int64) * direction_stride_0 + direction_stride_1
+    direction_base_2 = tl.cast(h, tl.int64) * direction_stride_0 + 1
     direction_value_2 = tl.load(direction + direction_base_2)
     part_3 = tl.cast(direction_value_2, tl.float32) * 1.4426950408889634
-    direction_base_3 = tl.cast(h, tl.int64) * direction_stride_0 + 2 * direction_stride_1
+    direction_base_3 = tl.cast(h, tl.int64) * direction_stride_0 + 2
     direction_value_3 = tl.load(direction + direction_base_3)
     part_6 = tl.cast(direction_value_3, tl.float32) * 1.4426950408889634
     kv_head = h // (H // HK)
@@ -174,7 +174,7 @@ def gated_positional_place_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]))
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]))
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 
@@ -191,7 +191,7 @@ def gated_positional_place_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]), mask=exists[:, None], other=0)
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 

@@ -10,9 +10,9 @@ import triton.language as tl
 
 @triton.jit
 def sliding_window_forward(
-    Q, Q_stride_0, Q_stride_1, Q_stride_2, Q_stride_3,
-    K, K_stride_0, K_stride_1, K_stride_2, K_stride_3,
-    V, V_stride_0, V_stride_1, V_stride_2, V_stride_3,
+    Q, Q_stride_0, Q_stride_1, Q_stride_2,
+    K, K_stride_0, K_stride_1, K_stride_2,
+    V, V_stride_0, V_stride_1, V_stride_2,
     out, out_stride_0, out_stride_1, out_stride_2,
     q_offset, scale, H, HK, NQ, NK, window,
     BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -45,7 +45,7 @@ def sliding_window_forward(
     # what depends on the query alone
     row = tl.minimum(row_first + tl.arange(0, BLOCK_M), NQ - 1)
     q = row + q_offset
-    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(Q_stride_3, tl.int32))[None, :]))
+    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
 
     # running maximum (base 2), sum and weighted values of each row
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -56,7 +56,7 @@ def sliding_window_forward(
     for t in range(0, full_end):
         k_first = (full_first + t) * 64
         k = k_first + tl.arange(0, BLOCK_N)
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]))
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         s = scale_log2e * dot
         m_new = tl.maximum(m, tl.max(s, axis=1))
@@ -64,7 +64,7 @@ def sliding_window_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]))
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]))
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 
@@ -73,7 +73,7 @@ def sliding_window_forward(
         k_first = tl.where(t < partial_end, first + t, full_stop + (t - partial_end)) * 64
         k = k_first + tl.arange(0, BLOCK_N)
         exists = k < NK
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]), mask=exists[:, None], other=0)
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         both = (k[None, :] <= q[:, None]) & ((0 <= q[:, None] - k[None, :]) & (q[:, None] - k[None, :] < window))
         s = tl.where(both & exists[None, :], scale_log2e * dot, float("-inf"))
@@ -82,7 +82,7 @@ def sliding_window_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]), mask=exists[:, None], other=0)
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 

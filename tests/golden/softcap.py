@@ -22,9 +22,9 @@ def tanh(x):
 
 @triton.jit
 def softcap_forward(
-    Q, Q_stride_0, Q_stride_1, Q_stride_2, Q_stride_3,
-    K, K_stride_0, K_stride_1, K_stride_2, K_stride_3,
-    V, V_stride_0, V_stride_1, V_stride_2, V_stride_3,
+    Q, Q_stride_0, Q_stride_1, Q_stride_2,
+    K, K_stride_0, K_stride_1, K_stride_2,
+    V, V_stride_0, V_stride_1, V_stride_2,
     out, out_stride_0, out_stride_1, out_stride_2,
     q_offset, scale, H, HK, NQ, NK, cap,
     BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -55,7 +55,7 @@ def softcap_forward(
     # what depends on the query alone
     row = tl.minimum(row_first + tl.arange(0, BLOCK_M), NQ - 1)
     q = row + q_offset
-    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(Q_stride_3, tl.int32))[None, :]))
+    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
 
     # running maximum (base 2), sum and weighted values of each row
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -66,7 +66,7 @@ def softcap_forward(
     for t in range(0, full_end):
         k_first = t * 128
         k = k_first + tl.arange(0, BLOCK_N)
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]))
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         s = cap_log2e * tanh(dot * scale / cap)
         m_new = tl.maximum(m, tl.max(s, axis=1))
@@ -74,7 +74,7 @@ def softcap_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]), mask=(tl.arange(0, BLOCK_E) < 40)[None, :], other=0)
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]), mask=(tl.arange(0, BLOCK_E) < 40)[None, :], other=0)
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 
@@ -83,7 +83,7 @@ def softcap_forward(
         k_first = (full_stop + t) * 128
         k = k_first + tl.arange(0, BLOCK_N)
         exists = k < NK
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]), mask=exists[:, None], other=0)
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         visible = (k[None, :] <= q[:, None]) & exists[None, :]
         s = tl.where(visible, cap_log2e * tanh(dot * scale / cap), float("-inf"))
@@ -92,7 +92,7 @@ def softcap_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]), mask=exists[:, None] & (tl.arange(0, BLOCK_E) < 40)[None, :], other=0)
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]), mask=exists[:, None] & (tl.arange(0, BLOCK_E) < 40)[None, :], other=0)
         acc = tl.dot(p.to(tl.bfloat16), V_tile, acc * decay[:, None])
         m = m_new
 

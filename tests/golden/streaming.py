@@ -10,9 +10,9 @@ import triton.language as tl
 
 @triton.jit
 def streaming_forward(
-    Q, Q_stride_0, Q_stride_1, Q_stride_2, Q_stride_3,
-    K, K_stride_0, K_stride_1, K_stride_2, K_stride_3,
-    V, V_stride_0, V_stride_1, V_stride_2, V_stride_3,
+    Q, Q_stride_0, Q_stride_1, Q_stride_2,
+    K, K_stride_0, K_stride_1, K_stride_2,
+    V, V_stride_0, V_stride_1, V_stride_2,
     out, out_stride_0, out_stride_1, out_stride_2,
     q_offset, scale, H, HK, NQ, NK, window, sinks,
     BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -63,7 +63,7 @@ def streaming_forward(
     # what depends on the query alone
     row = tl.minimum(row_first + tl.arange(0, BLOCK_M), NQ - 1)
     q = row + q_offset
-    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(Q_stride_3, tl.int32))[None, :]))
+    Q_tile = tl.load(Q + Q_base + ((row * tl.cast(Q_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
 
     # running maximum (base 2), sum and weighted values of each row
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -74,7 +74,7 @@ def streaming_forward(
     for t in range(0, full_end_2):
         k_first = tl.where(t < full_end, full_first_2 + t, full_first_4 + (t - full_end)) * 64
         k = k_first + tl.arange(0, BLOCK_N)
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]))
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         s = scale_log2e * dot
         m_new = tl.maximum(m, tl.max(s, axis=1))
@@ -82,7 +82,7 @@ def streaming_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]))
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]))
         acc = tl.dot(p.to(tl.float16), V_tile, acc * decay[:, None])
         m = m_new
 
@@ -91,7 +91,7 @@ def streaming_forward(
         k_first = tl.where(t < partial_end_3, tl.where(t < partial_end_2, tl.where(t < partial_end, first_2 + t, full_stop_3 + (t - partial_end)), first_4 + (t - partial_end_2)), full_stop_5 + (t - partial_end_3)) * 64
         k = k_first + tl.arange(0, BLOCK_N)
         exists = k < NK
-        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_D) * tl.cast(K_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]), mask=exists[:, None], other=0)
         dot = tl.dot(Q_tile, tl.trans(K_tile))
         either = ((0 <= q[:, None] - k[None, :]) & (q[:, None] - k[None, :] < window)) | (k < sinks)[None, :]
         visible = ((k[None, :] <= q[:, None]) & either) & exists[None, :]
@@ -101,7 +101,7 @@ def streaming_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + (tl.arange(0, BLOCK_E) * tl.cast(V_stride_3, tl.int32))[None, :]), mask=exists[:, None], other=0)
+        V_tile = tl.load(V + V_base + ((k * tl.cast(V_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_E)[None, :]), mask=exists[:, None], other=0)
         acc = tl.dot(p.to(tl.float16), V_tile, acc * decay[:, None])
         m = m_new
 

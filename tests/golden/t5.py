@@ -17,11 +17,11 @@ import triton.language as tl
 
 @triton.jit
 def t5_forward(
-    Q, Q_stride_0, Q_stride_1, Q_stride_2, Q_stride_3,
-    K, K_stride_0, K_stride_1, K_stride_2, K_stride_3,
-    V, V_stride_0, V_stride_1, V_stride_2, V_stride_3,
-    table, table_stride_0, table_stride_1,
-    bucket, bucket_stride_0,
+    Q, Q_stride_0, Q_stride_1, Q_stride_2,
+    K, K_stride_0, K_stride_1, K_stride_2,
+    V, V_stride_0, V_stride_1, V_stride_2,
+    table, table_stride_0,
+    bucket,
     out, out_stride_0, out_stride_1, out_stride_2,
     q_offset, H, HK, NQ, NK, buckets, max_distance,
     BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -54,7 +54,7 @@ def t5_forward(
     # what depends on the query alone
     row = tl.minimum(row_first + tl.arange(0, BLOCK_M), NQ - 1)
     q = row + q_offset
-    Q_tile = tl.load(Q + Q_base + ((row.to(tl.int64) * Q_stride_2)[:, None] + (tl.arange(0, BLOCK_D).to(tl.int64) * Q_stride_3)[None, :]))
+    Q_tile = tl.load(Q + Q_base + ((row.to(tl.int64) * Q_stride_2)[:, None] + tl.arange(0, BLOCK_D).to(tl.int64)[None, :]))
 
     # running maximum (base 2), sum and weighted values of each row
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -65,19 +65,19 @@ def t5_forward(
     for t in range(0, full_end):
         k_first = t * 16
         k = k_first + tl.arange(0, BLOCK_N)
-        K_tile = tl.load(K + K_base + ((k.to(tl.int64) * K_stride_2)[:, None] + (tl.arange(0, BLOCK_D).to(tl.int64) * K_stride_3)[None, :]))
+        K_tile = tl.load(K + K_base + ((k.to(tl.int64) * K_stride_2)[:, None] + tl.arange(0, BLOCK_D).to(tl.int64)[None, :]))
         dot = tl.dot(Q_tile, tl.trans(K_tile), input_precision="ieee")
         at = tl.minimum(tl.maximum(tl.minimum(q[:, None] - k[None, :], max_distance), 0), part)
-        bucket_tile = tl.load(bucket + at.to(tl.int64) * bucket_stride_0)
+        bucket_tile = tl.load(bucket + at.to(tl.int64))
         at_2 = tl.minimum(tl.maximum(tl.minimum(bucket_tile, part_2), 0), part_2)
-        table_tile = tl.load(table + table_base + at_2.to(tl.int64) * table_stride_1)
+        table_tile = tl.load(table + table_base + at_2.to(tl.int64))
         s = 1.4426950408889634 * dot + 1.4426950408889634 * table_tile
         m_new = tl.maximum(m, tl.max(s, axis=1))
         shift = tl.where(m_new == float("-inf"), 0.0, m_new)
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k.to(tl.int64) * V_stride_2)[:, None] + (tl.arange(0, BLOCK_E).to(tl.int64) * V_stride_3)[None, :]))
+        V_tile = tl.load(V + V_base + ((k.to(tl.int64) * V_stride_2)[:, None] + tl.arange(0, BLOCK_E).to(tl.int64)[None, :]))
         acc = tl.dot(p, V_tile, acc * decay[:, None], input_precision="ieee")
         m = m_new
 
@@ -86,12 +86,12 @@ def t5_forward(
         k_first = (full_stop + t) * 16
         k = k_first + tl.arange(0, BLOCK_N)
         exists = k < NK
-        K_tile = tl.load(K + K_base + ((k.to(tl.int64) * K_stride_2)[:, None] + (tl.arange(0, BLOCK_D).to(tl.int64) * K_stride_3)[None, :]), mask=exists[:, None], other=0)
+        K_tile = tl.load(K + K_base + ((k.to(tl.int64) * K_stride_2)[:, None] + tl.arange(0, BLOCK_D).to(tl.int64)[None, :]), mask=exists[:, None], other=0)
         dot = tl.dot(Q_tile, tl.trans(K_tile), input_precision="ieee")
         at = tl.minimum(tl.maximum(tl.minimum(q[:, None] - k[None, :], max_distance), 0), part)
-        bucket_tile = tl.load(bucket + at.to(tl.int64) * bucket_stride_0, mask=exists[None, :], other=0)
+        bucket_tile = tl.load(bucket + at.to(tl.int64), mask=exists[None, :], other=0)
         at_2 = tl.minimum(tl.maximum(tl.minimum(bucket_tile, part_2), 0), part_2)
-        table_tile = tl.load(table + table_base + at_2.to(tl.int64) * table_stride_1, mask=exists[None, :], other=0)
+        table_tile = tl.load(table + table_base + at_2.to(tl.int64), mask=exists[None, :], other=0)
         visible = (k[None, :] <= q[:, None]) & exists[None, :]
         s = tl.where(visible, 1.4426950408889634 * dot + 1.4426950408889634 * table_tile, float("-inf"))
         m_new = tl.maximum(m, tl.max(s, axis=1))
@@ -99,7 +99,7 @@ def t5_forward(
         p = tl.exp2(s - shift[:, None])
         decay = tl.exp2(m - shift)
         total = total * decay + tl.sum(p, axis=1)
-        V_tile = tl.load(V + V_base + ((k.to(tl.int64) * V_stride_2)[:, None] + (tl.arange(0, BLOCK_E).to(tl.int64) * V_stride_3)[None, :]), mask=exists[:, None], other=0)
+        V_tile = tl.load(V + V_base + ((k.to(tl.int64) * V_stride_2)[:, None] + tl.arange(0, BLOCK_E).to(tl.int64)[None, :]), mask=exists[:, None], other=0)
         acc = tl.dot(p, V_tile, acc * decay[:, None], input_precision="ieee")
         m = m_new
 
