@@ -251,12 +251,13 @@ def _check_rows(
 ) -> list[Diagnostic]:
     """Whether the queries are positions where a tensor over positions is read at them, and the other way round.
 
-    Queries before position 0 are let through where they see nothing. `given`: only these tensors are checked.
+    Queries before position 0 are let through where they see nothing. `given`: of the tensors only these are checked.
     """
     mistakes: list[Diagnostic] = []
+    tensors = {*interface.tensors, "Q", "K", "V"}
     empty: bool | None = None
     for read in interface.row_reads:
-        if given is not None and read.tensor not in given:
+        if given is not None and read.tensor not in given and read.tensor in tensors:
             continue
         first, count = int(number(read.axis.start, symbols)), int(number(read.axis.size, symbols))
         last = first + count - 1

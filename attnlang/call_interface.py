@@ -63,7 +63,7 @@ class Interface:
 
 
 RESERVED = {
-    *("scale", "q_offset", "return_lse", "return_weights", "target"),
+    *("self", "scale", "q_offset", "return_lse", "return_weights", "target"),
     *("heads", "kv_heads", "batch", "head_dim", "value_dim", "dtype", "NQ", "NK"),
 }
 """What the methods of Pattern take by name besides parameters and tensors."""

@@ -35,7 +35,7 @@ from attnlang.ir.rewrite import map_children
 
 @dataclass(frozen=True)
 class RowRead:
-    """A tensor whose axis of length `length` is read at `at`, which depends on `axis` alone and follows it
+    """A tensor or stage whose axis of length `length` is read at `at`, which depends on `axis` alone and follows it
     monotonically: a query where a position is meant, or a position where a query is meant."""
 
     tensor: str
@@ -45,7 +45,9 @@ class RowRead:
     axis: Axis
 
 
-_INPUT_AXES = {"Q": ("b", "h", "q", "d"), "K": ("b", "g", "n", "d"), "V": ("b", "g", "n", "e")}
+_INPUT_AXES = {
+    name: tuple((index, index) for index in indices) for name, indices in (("Q", "bhqd"), ("K", "bgnd"), ("V", "bgne"))
+}
 
 
 def stage_expressions(stage: Stage) -> tuple[Expr, ...]:
@@ -87,15 +89,16 @@ def reads(pattern: Pattern) -> Iterator[Read]:
 
 
 def row_reads(pattern: Pattern) -> tuple[RowRead, ...]:
-    """Tensors over positions that are read at a query, and tensors over queries that are read at a position."""
-    axes = {tensor.name: tuple(axis.index for axis in tensor.axes) for tensor in pattern.tensors}
-    written = {tensor.name: tuple(axis.written for axis in tensor.axes) for tensor in pattern.tensors}
+    """What is over positions and read at a query, and what is over queries and read at a position."""
+    stages = {stage.name: stage for stage in pattern.stages}
+    tensors = {
+        tensor.name: tuple((axis.index, axis.written) for axis in tensor.axes) for tensor in pattern.tensors
+    }
     facts = Facts.of(pattern.parameters)
     found: dict[RowRead, None] = {}
     for read in reads(pattern):
-        indices = axes.get(read.source) or _INPUT_AXES.get(read.source, ())
-        names = written.get(read.source) or indices
-        for at, index, name in zip(read.at, indices, names, strict=False):
+        named = tensors.get(read.source) or _INPUT_AXES.get(read.source) or _stage_axes(read.source, stages)
+        for at, (index, name) in zip(read.at, named, strict=False):
             free = free_axes(at)
             if len(free) != 1:
                 continue
@@ -106,6 +109,33 @@ def row_reads(pattern: Pattern) -> tuple[RowRead, ...]:
             if crosses and direction(at, axis, facts) is not None:
                 found[RowRead(read.source, name, NQ if index == "q" else NK, at, axis)] = None
     return tuple(found)
+
+
+def _stage_axes(source: str, stages: Mapping[str, Stage]) -> tuple[tuple[str, str], ...]:
+    """What the axes of a stage are indexed by ('n' and 'q' where they are over all positions or queries, else '')
+    and called; none for a part that is not over them."""
+    name, _, part = source.partition(".")
+    if name not in stages or part == "previous":
+        return ()
+    kinds = {("key", NK): "n", ("position", NK): "n", ("query", NQ): "q"}
+    return tuple((kinds.get((axis.role, axis.size), ""), axis.name) for axis in _axes_of(stages[name], stages))
+
+
+def _axes_of(stage: Stage, stages: Mapping[str, Stage]) -> tuple[Axis, ...]:
+    """The axes a stage is read by, without features; those of an attention's weights."""
+    match stage:
+        case Let():
+            return stage.axes
+        case Select():
+            return stage.rows + stage.candidates
+        case Attention():
+            return (*stage.rows, stage.over)
+        case Merge():
+            return _axes_of(stages[stage.parts[0]], stages)[:-1]
+        case Recurrence():
+            return (*stage.axes[: stage.position], stage.token, *stage.axes[stage.position :])
+        case _:
+            assert_never(stage)
 
 
 # ----------------------------------------------------------------------------------- rows that see nothing

@@ -22,6 +22,7 @@ _HEADS = ((1, 1), (2, 1), (2, 2), (4, 2), (3, 3), (4, 1), (3, 1), (4, 4))
 _FEATURES = ((2, 2), (3, 2), (2, 3), (1, 1), (4, 4), (8, 8))
 _DRAWS, _ATTEMPTS = 300, 3000
 _LARGEST_DEFAULT = 4096
+_SMALLER = 60
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,39 @@ class Search:
         return tuple(sorted(found.values(), key=_size))
 
     def smaller(self, case: Case) -> Iterator[Case]:
-        """Calls of the same lengths with fewer heads or features."""
-        for heads, kv_heads in sorted(_HEADS):
-            for features, value_features in sorted(_FEATURES):
-                sizes = {**case.sizes, "H": heads, "HK": kv_heads, "D": features, "DV": value_features}
-                other = Case(sizes | self._fixed_sizes(case.symbols()), case.parameters, case.q_offset)
-                if _size(other) < _size(case) and self.allows(other):
-                    yield other
-                    break
+        """Calls with the same parameters and fewer keys, queries, heads or features, the smallest first."""
+        found: dict[str, Case] = {}
+        for keys, queries in self._shorter(case):
+            same = (keys, queries) == (case.sizes["NK"], case.sizes["NQ"])
+            for heads, kv_heads in sorted(_HEADS) if same else _HEADS[:3]:
+                sizes = {"H": heads, "HK": kv_heads, "NQ": queries, "NK": keys}
+                offset = case.q_offset if same else keys - queries
+                other = self._with_features(Case({**case.sizes, **sizes}, case.parameters, offset))
+                if other is not None and _size(other) < _size(case):
+                    found.setdefault(str(other), other)
+        yield from sorted(found.values(), key=_size)[:_SMALLER]
+
+    def _shorter(self, case: Case) -> list[tuple[int, int]]:
+        """Numbers of keys and queries up to those of a call, where the claim does not give them."""
+        keys, queries = case.sizes["NK"], case.sizes["NQ"]
+        if "NK" in self.fixed or "NQ" in self.fixed:
+            return [(keys, queries)]
+        lengths = [
+            (few, fewer)
+            for few in range(1, keys + 1)
+            for fewer in range(1, (few if self.inside else queries) + 1)
+        ]
+        return [length for length in lengths if length <= (keys, queries)][:_SMALLER] + [(keys, queries)]
+
+    def _with_features(self, case: Case) -> Case | None:
+        """The call with the first sizes of features that the requirements allow."""
+        fixed = self._fixed_sizes(case.symbols())
+        for features, value_features in _FEATURES:
+            sizes = {**case.sizes, "D": features, "DV": value_features, **fixed}
+            other = Case(sizes, case.parameters, case.q_offset)
+            if sizes["H"] % sizes["HK"] == 0 and self.allows(other):
+                return other
+        return None
 
     # ---------------------------------------------------------------------------------------- parameters
 
@@ -184,19 +210,10 @@ class Search:
             offset = random.randrange(offset + 1)
         for step in range(len(_HEADS)):
             heads, kv_heads = _HEADS[(turn + step) % len(_HEADS)]
-            for features, value_features in _FEATURES:
-                sizes = {
-                    "H": heads,
-                    "HK": kv_heads,
-                    "NQ": queries,
-                    "NK": keys,
-                    "D": features,
-                    "DV": value_features,
-                }
-                sizes |= self._fixed_sizes({**draw, **sizes})
-                case = Case(sizes, draw, offset)
-                if sizes["H"] % sizes["HK"] == 0 and self.allows(case):
-                    return case
+            sizes = {"H": heads, "HK": kv_heads, "NQ": queries, "NK": keys, "D": 1, "DV": 1}
+            case = self._with_features(Case(sizes, draw, offset))
+            if case is not None:
+                return case
         return None
 
     def _fixed_sizes(self, symbols: Mapping[str, Number]) -> dict[str, int]:

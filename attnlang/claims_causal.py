@@ -127,15 +127,14 @@ class _Trial:
                     yield from self._leaks_of_tables(cut, kind, turn)
 
     def _leaks_of_entries(self) -> Iterator[_Leak]:
-        plan = [
+        plan: list[tuple[int, int, Kind]] = [
             (entry, cut, kind)
             for entry in range(len(BASES))
             for cut in self.cuts(MOST_CUTS)
             for kind in CHANGES
         ]
         before = self.pick(self.base, [entry for entry, _, _ in plan])
-        kinds: list[Kind] = [kind for _, _, kind in plan]
-        others = draw(self.interface.pattern, self.case, kinds, seed=2)
+        others = draw(self.interface.pattern, self.case, [kind for _, _, kind in plan], seed=2)
         cuts = torch.tensor([cut for _, cut, _ in plan])
         after = dict(before)
         for name, tokens in self.tokens.items():

@@ -15,7 +15,7 @@ from attnlang.cli_options import Pair, add_file, add_json, add_numbers
 from attnlang.cli_write import write_file
 from attnlang.errors import Diagnostic
 from attnlang.ir.text import pattern_text
-from attnlang.targets import AHEAD, target_of
+from attnlang.targets import target_ahead
 
 if TYPE_CHECKING:
     from attnlang.execute_ahead import Compiled
@@ -40,14 +40,6 @@ class UnknownStage(Diagnostic):
     code = "E608"
     message = "--emit knows no '{stage}'"
     hint = "there are {stages} and all"
-
-
-class NothingToCompile(Diagnostic):
-    """`--target` names a place that has no kernels of its own."""
-
-    code = "E609"
-    message = "there is nothing to compile ahead of time for '{target}'"
-    hint = "there are {targets}"
 
 
 @dataclass(frozen=True)
@@ -141,11 +133,7 @@ def stages_of(emit: str) -> frozenset[str]:
 
 def targets_of(names: Sequence[str]) -> list[str]:
     """The targets that are named, each once. Raises UnknownTarget, NothingToCompile."""
-    places = list(dict.fromkeys(target_of(name).name for name in names))
-    for place in places:
-        if not place.startswith(("cuda:", "hip:")):
-            raise NothingToCompile(target=place, targets=", ".join(AHEAD))
-    return places
+    return list(dict.fromkeys(target_ahead(name) for name in names))
 
 
 def _write(request: Request, result: Compiled) -> list[Path]:

@@ -19,7 +19,7 @@ from attnlang.errors_driver import TargetWithoutKernels, WrongDeviceForTarget
 from attnlang.ir import pattern as ir
 from attnlang.settings import options
 from attnlang.source import Source
-from attnlang.targets import target_of
+from attnlang.targets import target_ahead, target_of
 from attnlang.watch import dump
 
 if TYPE_CHECKING:
@@ -247,10 +247,11 @@ def compile_ahead(
     *,
     lse: bool,
 ) -> Compiled:
-    """The kernels of a pattern for a target, without tensors and without a GPU."""
+    """The kernels of a pattern for a target, without tensors and without a GPU. Raises NothingToCompile."""
     from attnlang.execute_ahead import compile_ahead as compiled
 
-    return compiled(pattern, plan_target(target), head_dim, value_dim, dtype, parameters, lse=lse)
+    place = target_ahead(plan_target(target))
+    return compiled(pattern, place, head_dim, value_dim, dtype, parameters, lse=lse)
 
 
 def inputs_of(binding: Binding) -> Inputs:

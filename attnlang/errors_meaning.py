@@ -182,3 +182,9 @@ class NotPositive(Diagnostic):
 class WrongInside(Diagnostic):
     code = "E235"
     message = "'{name}' cannot be used like this: {problem}"
+
+
+class FitsBothAxes(Diagnostic):
+    code = "E237"
+    message = "a vector of length {length} fits both axes of this matrix"
+    hint = "outer(x, ones) * S scales the rows of S by x, outer(ones, x) * S its columns, for a vector of ones"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnlang.artifact import KernelSource
 from attnlang.errors_driver import MissingArgument
@@ -71,7 +71,7 @@ def compile_ahead(
     *,
     lse: bool = False,
 ) -> Compiled:
-    """Compiles for a target without a GPU, for 128 queries or more, innermost strides 1, pointers aligned to 16 bytes."""
+    """Compiles for a target without a GPU, for 65 queries or more, innermost strides 1, aligned to 16 bytes."""
     from attnlang.passes.specialize import static_parameters
 
     missing = [name for name in static_parameters(pattern) if name not in statics]
@@ -112,8 +112,9 @@ def _compiled(name: str, source: KernelSource, target: str) -> AotKernel:
     entry = kernel_cache().get_or_build(content_key({**parts, **environment_parts(target)}), build)
     debug("cache", f"{source.name} for {target}: {entry.origin}")
     files = entry.files
-    texts = {"ptx": files["kernel.ptx"].decode(), "ttgir": files["kernel.ttgir"].decode()}
-    return AotKernel(**json.loads(files["report.json"]), **texts, cubin=files["kernel.cubin"])
+    numbers: dict[str, Any] = json.loads(files["report.json"])
+    ptx, ttgir = files["kernel.ptx"].decode(), files["kernel.ttgir"].decode()
+    return AotKernel(**numbers, ptx=ptx, ttgir=ttgir, cubin=files["kernel.cubin"])
 
 
 def _aligned(source: KernelSource) -> frozenset[str]:

@@ -14,6 +14,14 @@ class UnknownTarget(Diagnostic):
     message = "there is no target '{name}'"
 
 
+class NothingToCompile(Diagnostic):
+    """A target that has no kernels of its own, or none that could be made elsewhere."""
+
+    code = "E609"
+    message = "there is nothing to compile ahead of time for '{target}'"
+    hint = "there are {targets}"
+
+
 @dataclass(frozen=True)
 class Target:
     """`shared`: bytes of shared memory a program may use. Throughputs are sustained, in FLOP/s (half types on tensor
@@ -58,3 +66,11 @@ def target_of(name: str) -> Target:
     close = nearest(name, list(TARGETS))
     hint = f"did you mean '{close}'?" if close else f"known: {', '.join(TARGETS)}"
     raise UnknownTarget(None, hint, name=name)
+
+
+def target_ahead(name: str) -> str:
+    """The target of that name, for which kernels can be compiled anywhere. Raises UnknownTarget, NothingToCompile."""
+    found = target_of(name).name
+    if not found.startswith(("cuda:", "hip:")):
+        raise NothingToCompile(target=found, targets=", ".join(AHEAD))
+    return found

@@ -17,7 +17,8 @@ ATOM, POWER, UNARY, PRODUCT, SUM, BITS, COMPARISON = 9, 8, 7, 6, 5, 4, 3
 
 
 def _call(name: str, operands: int) -> Spelling:
-    return Spelling(f"{name}({', '.join('{%d}' % i for i in range(operands))})", ATOM)
+    places = ", ".join(f"{{{position}}}" for position in range(operands))
+    return Spelling(f"{name}({places})", ATOM)
 
 
 def _infix(sign: str, binds: int) -> Spelling:
@@ -40,6 +41,7 @@ TRITON: dict[str, Spelling] = {
     "tanh": _call("tanh", 1), "sigmoid": _call("tl.sigmoid", 1), "softplus": _call("softplus", 1),
     "erf": _call("tl.erf", 1), "floor": _call("tl.floor", 1), "ceil": _call("tl.ceil", 1),
     "round": _call("round_half_even", 1), "pow": _call("power", 2), "pow_integer": _call("power_integer", 2),
+    "pow_whole": _call("power_whole", 2),
 }  # fmt: skip
 
 # Functions of the kernels' own, printed above a kernel that uses them. Each works for scalars and tiles.
@@ -113,6 +115,16 @@ def power(x, y):
     # x < 0 has no real power and gives NaN; anything to the 0 is 1
     size = tl.exp2(y * tl.log2(tl.abs(x)))
     return tl.where(y == 0.0, 1.0, tl.where(x < 0.0, float("nan"), size))
+""",
+    "power_whole": """\
+@triton.jit
+def power_whole(x, y):
+    # whole numbers, y not negative, by squaring
+    result = x * 0 + 1
+    for bit in tl.static_range(0, 31):
+        result = tl.where(((y >> bit) & 1) != 0, result * x, result)
+        x = x * x
+    return result
 """,
     "power_integer": """\
 @triton.jit

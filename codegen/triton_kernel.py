@@ -8,7 +8,22 @@ from typing import assert_never
 
 from attnlang.artifact import Argument, KernelSource
 from attnlang.ir.kernel import (
-    Assign, Const, Dot, Expr, Fold, Full, Kernel, Lanes, Load, Loop, Op, Remark, Shape, Statement, Store, Var,
+    Assign,
+    Const,
+    Dot,
+    Expr,
+    Fold,
+    Full,
+    Kernel,
+    Lanes,
+    Load,
+    Loop,
+    Op,
+    Remark,
+    Shape,
+    Statement,
+    Store,
+    Var,
 )  # fmt: skip
 
 from .banner import banner
@@ -168,11 +183,18 @@ def _operation(op: str, args: tuple[Expr, ...], kind: str, shape: Shape) -> tupl
             return f"tl.cast({_print(value)}, {TRITON_TYPES[kind]})", ATOM
         return f"{_bracket(value, ATOM)}.to({TRITON_TYPES[kind]})", ATOM
     if op == "spread":
+        if isinstance(args[0], Const):
+            return f"tl.full([{_lengths(shape)}], {_print(args[0])}, {TRITON_TYPES[kind]})", ATOM
         return f"tl.broadcast_to({_spread(args[0], shape)}, [{_lengths(shape)}])", ATOM
     spelling = TRITON[op]
     operands: list[str] = []
     for position, arg in enumerate(args):
         text, binds = _spread_with(arg, shape)
+        if position == 0 and all(isinstance(each, Const) for each in args):
+            text, binds = (
+                f"tl.full([], {_print(arg)}, {TRITON_TYPES[arg.type]})",
+                ATOM,
+            )  # not a number of Python
         if spelling.binds == ATOM:
             operands.append(text)
             continue

@@ -1,4 +1,4 @@
-"""Writes docs/errors.md from docs/errors.toml: every code with its meaning, a wrong text, its report, and the right text.
+"""Writes docs/errors.md from docs/errors.toml: every code, its meaning, a wrong text, its report, the right text.
 
 The wrong texts are run and must give their code; the right ones are run and must give no error.
 """

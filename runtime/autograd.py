@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -53,5 +53,4 @@ def with_dense_backward(
     inputs: Sequence[Tensor],
 ) -> Tensors:
     """The results of `kernel(inputs)`, differentiable as `dense(inputs)` is: same results, in plain PyTorch."""
-    apply: Callable[..., Tensors] = _DenseBackward.apply  # pyright: ignore[reportUnknownMemberType, reportAssignmentType]
-    return apply(kernel, dense, *inputs)
+    return cast(Tensors, cast(Any, _DenseBackward).apply(kernel, dense, *inputs))

@@ -1,4 +1,4 @@
-"""Calls of patterns by their interpreted kernels, held against float64 and against dense PyTorch of the same precision."""
+"""Calls of patterns by their interpreted kernels, held against float64 and dense PyTorch of the same precision."""
 
 from __future__ import annotations
 

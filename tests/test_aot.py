@@ -1,4 +1,4 @@
-"""The demo's kernel compiled for every target without a GPU: no spills in its loops, tensor cores in use, memory enough."""
+"""The demo's kernel compiled for every target without a GPU: no spills in its loops, tensor cores, enough memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated Triton, byte for byte. `REFRESH_GOLDEN=1 pytest tests/test_golden.py` writes the files anew: read the diff."""
+"""Generated Triton, byte for byte. `REFRESH_GOLDEN=1 pytest tests/test_golden.py` writes it anew: read the diff."""
 
 from __future__ import annotations
 

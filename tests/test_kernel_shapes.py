@@ -13,10 +13,10 @@ from attnlang import Pattern, load, parse
 from attnlang.execute import execute, specialization_of
 from attnlang.execute_programs import plan_for, program_for
 from attnlang.ir.interpret import Inputs
-from attnlang.ir.kernel import Load, Store, walk
+from attnlang.ir.kernel import Assign, Load, Store, walk
 from attnlang.passes.typed import walk as parts_of
 from tests.catalogue import EXAMPLES
-from tests.kernel_calls import check_call, error, inputs, randoms
+from tests.kernel_calls import check_call, inputs, randoms
 
 WINDOW, LOCAL, STREAMING, FULL, CAUSAL, BLOCK = (
     load(EXAMPLES / f"{name}.attn")
@@ -278,13 +278,9 @@ def test_wide_offsets_are_computed_in_64_bits() -> None:
     for wide in (False, True):
         kernel = plan_for(CAUSAL.ir, replace(narrow, wide=wide), 128).branches[0].kernel
         offsets = [s.offset for s in walk(kernel.body) if isinstance(s, Store)]
-        offsets += [
-            part.offset
-            for statement in walk(kernel.body)
-            for value in ([statement.value] if hasattr(statement, "value") else [])
-            for part in parts_of(value)
-            if isinstance(part, Load) and part.shape
-        ]
+        assigned = [s.value for s in walk(kernel.body) if isinstance(s, Assign)]
+        loads = [part for value in assigned for part in parts_of(value) if isinstance(part, Load)]
+        offsets += [load.offset for load in loads if load.shape]
         assert {offset.type for offset in offsets} == {"i64" if wide else "i32"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -51,8 +53,9 @@ def test_kernel_is_the_definition(case: Case, dtype: torch.dtype) -> None:
     q, k, v = (low.pop(name) for name in "qkv")
 
     def call(target: str) -> tuple[Tensor, Tensor | None]:
+        given: Any = {**low, **case.params}
         result = pattern(
-            q, k, v, **low, **case.params, scale=case.scale, q_offset=case.q_offset,
+            q, k, v, **given, scale=case.scale, q_offset=case.q_offset,
             target=target, return_lse=definition.has_lse,
         )  # fmt: skip
         return result if definition.has_lse else (result, None)
@@ -76,8 +79,8 @@ STATIC = [name for name in NAMES if DEFINITIONS[name].visible is not None]
 @pytest.mark.parametrize("case", [c for n in STATIC for c in cases(n)[::2]], ids=lambda case: case.id)
 def test_mask_is_brute_force(case: Case) -> None:
     given = case.make_inputs(0)
-    tensors = {name: given[name] for name in DEFINITIONS[case.name].tensors}
-    sizes = {"heads": case.H, "kv_heads": case.HK, "batch": case.B, "q_offset": case.q_offset}
+    tensors: Any = {name: given[name] for name in DEFINITIONS[case.name].tensors}
+    sizes: Any = {"heads": case.H, "kv_heads": case.HK, "batch": case.B, "q_offset": case.q_offset}
     wanted = mask(case.name, case.NQ, case.NK, **sizes, **case.params, **tensors)
     found = pattern_of(case.name).mask(case.NQ, case.NK, **sizes, **case.params, **tensors)
     shape = torch.broadcast_shapes(found.shape, wanted.shape)

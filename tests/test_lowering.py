@@ -13,8 +13,25 @@ from attnlang import Pattern, load, parse
 from attnlang import execute_programs as programs
 from attnlang.artifact import Program
 from attnlang.ir.kernel import (
-    Assign, Const, Dot, Expr, Fold, Full, Kernel, Lanes, Load, Loop, Op, Pointer, Scalar, Statement, Store, Type, Var,
-    children, walk,
+    Assign,
+    Const,
+    Dot,
+    Expr,
+    Fold,
+    Full,
+    Kernel,
+    Lanes,
+    Load,
+    Loop,
+    Op,
+    Pointer,
+    Scalar,
+    Statement,
+    Store,
+    Type,
+    Var,
+    children,
+    walk,
 )  # fmt: skip
 from attnlang.ir.plan import Specialization
 from attnlang.passes.verify_kernel import KernelError, verify_kernel
@@ -37,6 +54,20 @@ def _shaping(pattern: Pattern) -> tuple[str, ...]:
     from attnlang.passes.specialize import static_parameters
 
     return static_parameters(pattern.ir)
+
+
+def example(name: str) -> Kernel:
+    """The kernel of an example, on a grid of 16 where it has one."""
+    sizes: dict[str, Any] = {
+        "height": 16,
+        "width": 16,
+        "frames": 4,
+        "tokens": 16,
+        "length": 64,
+        "channels": 4,
+    }
+    given = {key: size for key, size in sizes.items() if key in DEFINITIONS[name].params}
+    return kernel_of(load(EXAMPLES / f"{name}.attn"), **given)
 
 
 def parts(statements: tuple[Statement, ...]) -> Iterator[Expr]:
@@ -75,7 +106,10 @@ BROKEN: dict[str, tuple[Statement, ...]] = {
     "reads y": (Assign("z", Var("y", "fp32")),),
     "reads x as": (ZEROS, Assign("z", Var("x", "bf16", ROW))),
     "x was": (ZEROS, Assign("x", Const(0.0, "fp32"))),
-    "reads inside": (Loop("t", Const(0, "i32"), Const(4, "i32"), (Assign("inside", Const(1, "i32")),)), Assign("z", Var("inside", "i32"))),
+    "reads inside": (
+        Loop("t", Const(0, "i32"), Const(4, "i32"), (Assign("inside", Const(1, "i32")),)),
+        Assign("z", Var("inside", "i32")),
+    ),
     "reads t": (Loop("t", Const(0, "i32"), Const(4, "i32"), ()), Assign("z", Var("t", "i32"))),
     "dimension of unknown length": (Assign("z", Full(0.0, "fp32", ("P",))),),
     "add of shapes": (ZEROS, Assign("z", Op("add", (X, Lanes("N", "i32")), "fp32", ROW))),
@@ -85,7 +119,9 @@ BROKEN: dict[str, tuple[Statement, ...]] = {
     "stores a value over": (Store("out", BASE, OFFSET, Const(0.0, "fp32")),),
     "dot of": (Assign("z", Dot(TILE, Full(0.0, "fp32", ("N", "D")), "D", "fp32", ("M", "N"))),),
     "over N": (Assign("z", Dot(TILE, OTHER, "N", "fp32", ("M", "D"))),),
-    "('M', 'D') bf16 and ('N', 'D') bf16 over D": (Assign("z", Dot(TILE, OTHER, "D", "fp32", ("M", "N"), Full(0.0, "fp32", ROW))),),
+    "('M', 'D') bf16 and ('N', 'D') bf16 over D": (
+        Assign("z", Dot(TILE, OTHER, "D", "fp32", ("M", "N"), Full(0.0, "fp32", ROW))),
+    ),
     "folds": (Assign("z", Fold("sum", TILE, "D", "bf16", ("D",))),),
 }  # fmt: skip
 
@@ -113,20 +149,13 @@ def test_whole_kernels_pass() -> None:
 @pytest.mark.parametrize("name", COMPILED)
 def test_lowered_kernels_pass_and_damaged_ones_do_not(name: str) -> None:
     """Leaving out any statement that later ones need is noticed."""
-    sizes = {"height": 16, "width": 16, "frames": 4, "tokens": 16, "length": 64, "channels": 4}
-    kernel = kernel_of(
-        load(EXAMPLES / f"{name}.attn"), **{key: sizes[key] for key in sizes if _has(name, key)}
-    )
+    kernel = example(name)
     verify_kernel(kernel, "lowering")
     assigned = [i for i, statement in enumerate(kernel.body) if isinstance(statement, Assign)]
     for position in assigned[::4]:
         damaged = replace(kernel, body=kernel.body[:position] + kernel.body[position + 1 :])
         with pytest.raises(KernelError):
             verify_kernel(damaged, "damage")
-
-
-def _has(name: str, parameter: str) -> bool:
-    return parameter in DEFINITIONS[name].params
 
 
 # ---------------------------------------------------------------------------------------------------- hoisting
@@ -197,10 +226,7 @@ def test_one_factor_for_scale_and_base() -> None:
 @pytest.mark.parametrize("name", COMPILED)
 def test_dots_take_their_accumulator_as_it_lies(name: str) -> None:
     """A dot adds to a tile of its own shape, computed in fp32: Triton loses tensor cores on a transposed one."""
-    sizes = {"height": 16, "width": 16, "frames": 4, "tokens": 16, "length": 64, "channels": 4}
-    kernel = kernel_of(
-        load(EXAMPLES / f"{name}.attn"), **{key: sizes[key] for key in sizes if _has(name, key)}
-    )
+    kernel = example(name)
     dots = [part for loop in loops_of(kernel) for part in parts(loop.body) if isinstance(part, Dot)]
     assert dots
     for dot in dots:

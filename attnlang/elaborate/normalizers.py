@@ -31,7 +31,7 @@ from attnlang.ir.pattern import (
 THRESHOLDS: dict[str, tuple[int, bool, bool] | None] = {
     "sparsemax": None,
     "entmax": (1, False, False),
-    "sinkhorn": (1, True, True),
+    "sinkhorn": (0, True, True),
     "top": (1, True, True),
 }
 

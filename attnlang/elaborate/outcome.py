@@ -8,12 +8,10 @@ from attnlang.ir.pattern import (
     HEAD,
     KEY,
     QUERY,
-    ZERO,
     Apply,
     Attention,
     Expr,
     Formula,
-    Index,
     Let,
     Merge,
     Read,
@@ -58,31 +56,6 @@ def needed(stages: list[Stage], output: Expr) -> tuple[Stage, ...]:
             for expr in expressions_of(stage):
                 wanted |= stages_read(expr)
     return tuple(reversed(kept))
-
-
-def leaves_out_negative(stage: Stage) -> bool:
-    """Whether rows before the first key see nothing there, because no key after the query is seen."""
-    if not isinstance(stage, Attention) or QUERY not in stage.rows or stage.over != KEY:
-        return not isinstance(stage, Attention) or QUERY not in stage.rows
-    return any(_is_causal(part) for whole in (stage.mask, stage.sparsity) for part in _conjuncts(whole))
-
-
-def _conjuncts(expr: Expr) -> list[Expr]:
-    match expr:
-        case Apply("and", (left, right)):
-            return _conjuncts(left) + _conjuncts(right)
-        case _:
-            return [expr]
-
-
-def _is_causal(expr: Expr) -> bool:
-    """`k <= q` in the ways it is written."""
-    query, key = Index(QUERY), Index(KEY)
-    match expr:
-        case Apply("le" | "lt", (left, right)) | Apply("ge" | "gt", (right, left)):
-            return (left, right) == (key, query) or (left, right) == (ZERO, Apply("sub", (query, key)))
-        case _:
-            return False
 
 
 def result_of(stages: tuple[Stage, ...], output: Expr) -> str:

@@ -8,7 +8,7 @@ from attnlang.elaborate.values import INPUTS, Group, Slot, Uniform, Value
 from attnlang.elaborate.wording import index_kind, slot_kind
 from attnlang.elaborate.work import Work
 from attnlang.errors_meaning import IndexOutOfRange, WrongAxis
-from attnlang.ir.pattern import QUERY, ZERO, Expr, Index, Literal
+from attnlang.ir.pattern import ZERO, Expr, Literal
 from attnlang.source import Span
 
 POSITIONS = ("query", "key", "position")
@@ -30,9 +30,6 @@ def position_in(work: Work, slot: Slot, value: Value, name: str, number: int, sp
             return None
         case _:
             pass
-    kept = name in work.declared and not _is_tensor(work, name)
-    if kept and slot.role in ("key", "position") and value.expr == Index(QUERY):
-        work.reads_ahead = work.reads_ahead or span
     return build("sub", expr, slot.start)
 
 

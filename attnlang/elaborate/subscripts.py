@@ -21,7 +21,7 @@ from attnlang.errors_meaning import (
     WrongIndexCount,
     WrongUse,
 )
-from attnlang.ir.pattern import ZERO, Literal
+from attnlang.ir.pattern import ONE, ZERO, Literal
 from attnlang.source import Span
 
 STATISTICS = ("w", "lse", "max", "count")
@@ -68,16 +68,20 @@ def _read_bare(work: Work, readable: Readable, span: Span, context: Context) -> 
 
 
 def _state_here(work: Work, readable: Readable, span: Span, context: Context) -> Value | None:
-    """A state after the current token: zero at queries before the first key."""
+    """A state after the current token: zero at queries before the first key, the last one behind the last key."""
     token = context.indices.get("k", context.indices.get("q"))
     if token is None:
         work.report(IndexNotHere(span, name="q", place=context.place))
         return None
-    value = read(work, readable, [token], [span], span, context)
-    if value is None or token.role != "query":
-        return value
+    if token.role != "query":
+        return read(work, readable, [token], [span], span, context)
+    last = build("sub", readable.own[0].size, ONE)
+    inside = replace(token, expr=build("max", build("min", token.expr, last), ZERO), role="position")
+    value = read(work, readable, [inside], [span], span, context)
+    if value is None:
+        return None
     held = build("where", build("ge", token.expr, ZERO), value.expr, Literal(0.0))
-    return replace(value, expr=held, size=value.size + 4)
+    return replace(value, expr=held, size=value.size + 8)
 
 
 def subscript(work: Work, node: syntax.Subscript, context: Context) -> Value | None:

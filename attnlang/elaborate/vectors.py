@@ -8,8 +8,15 @@ from attnlang.elaborate.arithmetic import build
 from attnlang.elaborate.values import Value
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import DEEPEST, Work, shifted
-from attnlang.errors_meaning import ExpandsTooFar, LengthsDisagree, NestsTooFar, WrongShape, WrongType
-from attnlang.ir.pattern import OPERATIONS, Apply, DType, Expr, Index, Literal, Reduce
+from attnlang.errors_meaning import (
+    ExpandsTooFar,
+    FitsBothAxes,
+    LengthsDisagree,
+    NestsTooFar,
+    WrongShape,
+    WrongType,
+)
+from attnlang.ir.pattern import OPERATIONS, Apply, Axis, DType, Expr, Index, Literal, Reduce
 from attnlang.ir.text import expression_text
 from attnlang.source import Span
 
@@ -32,32 +39,54 @@ def bounded(work: Work, value: Value, span: Span) -> Value | None:
     return value
 
 
-def align(work: Work, span: Span, values: list[Value]) -> list[Value] | None:
-    """The values over one and the same feature axes; scalars stay scalars."""
+def align(work: Work, span: Span, values: list[Value], scales: bool = False) -> list[Value] | None:
+    """The values over one and the same feature axes; scalars stay scalars, and where the operation `scales`, a vector
+    beside a matrix stays over that one of its axes that has its length."""
     axes = max((value.features for value in values), key=len)
     aligned: list[Value] = []
     for value in values:
         if not value.features or value.features == axes:
             aligned.append(value)
             continue
+        target = axes
         if len(value.features) != len(axes):
-            work.report(
-                WrongShape(span, what="one side", expected="a vector like the other", found="a matrix")
-            )
-            return None
-        for mine, theirs in zip(value.features, axes, strict=True):
+            (mine,) = value.features
+            found = _scaled_axis(work, span, mine, axes) if scales else None
+            if not scales:
+                hint = "a vector scales the rows or columns of a matrix with '*' or '/' only"
+                expected = "a vector like the other"
+                work.report(WrongShape(span, hint, what="one side", expected=expected, found="a matrix"))
+            if found is None:
+                return None
+            target = (found,)
+        for mine, theirs in zip(value.features, target, strict=True):
             if not work.same_size(mine.size, theirs.size):
                 left, right = expression_text(theirs.size), expression_text(mine.size)
-                hint = (
-                    "write 'require DV == D' if they are meant to be one"
-                    if {left, right} == {"D", "DV"}
-                    else None
-                )
-                work.report(LengthsDisagree(span, hint, left=left, right=right))
+                work.report(LengthsDisagree(span, _one_length(left, right), left=left, right=right))
                 return None
-        changes = {mine: Index(theirs) for mine, theirs in zip(value.features, axes, strict=True)}
-        aligned.append(replace(shifted(value, {a: e for a, e in changes.items()}), features=axes))
+        changes: dict[Axis, Expr] = {
+            mine: Index(theirs) for mine, theirs in zip(value.features, target, strict=True)
+        }
+        aligned.append(replace(shifted(value, changes), features=target))
     return aligned
+
+
+def _one_length(left: str, right: str) -> str | None:
+    return "write 'require DV == D' if they are meant to be one" if {left, right} == {"D", "DV"} else None
+
+
+def _scaled_axis(work: Work, span: Span, vector: Axis, matrix: tuple[Axis, ...]) -> Axis | None:
+    """The axis of a matrix that a vector scales along: the one of its length, if only one is."""
+    found = [axis for axis in matrix if work.same_size(axis.size, vector.size)]
+    if len(found) == 1:
+        return found[0]
+    length = expression_text(vector.size)
+    if found:
+        work.report(FitsBothAxes(span, length=length))
+    else:
+        both = " and ".join(expression_text(axis.size) for axis in matrix)
+        work.report(LengthsDisagree(span, left=f"{both} of the matrix", right=length))
+    return None
 
 
 def result_kind(op: str, kinds: list[DType]) -> DType:
@@ -109,7 +138,7 @@ def elementwise(work: Work, op: str, span: Span, values: list[Value], spans: lis
     """An operation on numbers or conditions, vectors element by element."""
     if not _operands_fit(work, op, values, spans):
         return None
-    aligned = align(work, span, values)
+    aligned = align(work, span, values, scales=op in ("mul", "div"))
     if aligned is None:
         return None
     if op in ("min", "max") and isinstance(aligned[0].expr, Literal):
@@ -145,9 +174,9 @@ def product(work: Work, span: Span, left: Value, right: Value, spans: tuple[Span
             return None
     last, first = left.features[-1], right.features[0]
     if not work.same_size(last.size, first.size):
-        names = expression_text(last.size), expression_text(first.size)
-        hint = "write 'require DV == D' if they are meant to be one" if set(names) == {"D", "DV"} else None
-        work.report(LengthsDisagree(span, hint, left=names[0], right=names[1]))
+        left_size, right_size = expression_text(last.size), expression_text(first.size)
+        hint = _one_length(left_size, right_size)
+        work.report(LengthsDisagree(span, hint, left=left_size, right=right_size))
         return None
     kept_left, kept_right = left.features[:-1], right.features[1:]
     if kept_left and kept_right and kept_left[0] == kept_right[0]:

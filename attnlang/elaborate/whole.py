@@ -14,7 +14,7 @@ from attnlang.elaborate.claims import claim, note_equal_sizes, require
 from attnlang.elaborate.declarations import blocks, grid, let, tensor
 from attnlang.elaborate.expressions import evaluate
 from attnlang.elaborate.files import file_scope, library_scope
-from attnlang.elaborate.outcome import leaves_out_negative, needed, result_of
+from attnlang.elaborate.outcome import needed, result_of
 from attnlang.elaborate.parameters import parameter
 from attnlang.elaborate.recurrences import scan, state
 from attnlang.elaborate.unused import check_unused
@@ -35,9 +35,6 @@ from attnlang.ir.pattern import (
     BATCH,
     HEAD,
     HK,
-    NK,
-    NQ,
-    Q_OFFSET,
     QUERY,
     SIZES,
     VALUE_FEATURE,
@@ -129,7 +126,7 @@ class _Whole:
         output = self._output()
         stages = () if output is None else needed(work.stages, output)
         self._unused(stages, report=output is not None)
-        claims = self._last(stages)
+        claims = self._last()
         if output is None or work.reports.errors:
             return None
         parameters, tensors = tuple(work.parameters), tuple(self._tensors_in_order())
@@ -296,8 +293,8 @@ class _Whole:
         else:
             work.entity("attention", work.pattern.span)
 
-    def _last(self, stages: tuple[Stage, ...]) -> list[Claim]:
-        """Requirements and claims, and the requirements that come from how things are read."""
+    def _last(self) -> list[Claim]:
+        """Requirements and claims, and the requirement that comes with key/value heads."""
         work = self.work
         claims: list[Claim] = []
         for statement in work.pattern.body:
@@ -311,10 +308,4 @@ class _Whole:
                     pass
         if work.uses_kv_heads:
             work.require(build("eq", build("mod", H, HK), ZERO), "H mod HK == 0", work.pattern.span)
-        if work.reads_ahead is not None:
-            ends = build("le", build("add", Q_OFFSET, NQ), NK)
-            work.require(ends, "q_offset + NQ <= NK", work.reads_ahead)
-            if not all(leaves_out_negative(stage) for stage in stages):
-                begins = build("ge", Q_OFFSET, ZERO)
-                work.require(begins, "q_offset >= 0", work.reads_ahead)
         return claims

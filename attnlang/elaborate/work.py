@@ -157,7 +157,6 @@ class Work:
     groups: dict[str, Group] = field(default_factory=dict[str, Group])
     used: set[str] = field(default_factory=set[str])
     uses_kv_heads: bool = False
-    reads_ahead: Span | None = None
     equal_features: bool = False
     equal_lengths: bool = False
     _depth: int = 0

@@ -181,7 +181,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A program run once per tile of rows of every head: `program` is the name of its number, tile + tiles · (b·H + h)."""
+    """Run once per tile of rows of every head; `program` is the name of its number, tile + tiles · (b·H + h)."""
 
     name: str
     banner: tuple[str, ...]

@@ -62,30 +62,99 @@ def rewrite(expr: Expr, rules: tuple[Rule, ...]) -> Expr:
 # ------------------------------------------------------------------------------------------------ folding
 
 
-def _floordiv(a: float, b: float) -> float:
-    return a // b
+Number = bool | int | float
 
 
-_FOLD: dict[str, Callable[..., bool | int | float]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "floordiv": _floordiv,
-    "mod": lambda a, b: a % b, "neg": lambda a: -a, "min": min, "max": max, "abs": abs,
-    "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
-    "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "not": lambda a: not a,
-    "and": lambda a, b: a and b, "or": lambda a, b: a or b, "div": lambda a, b: a / b,
-    "int": int, "float": float, "where": lambda c, a, b: a if c else b,
-    "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "floor": math.floor, "ceil": math.ceil,
+def _folded(op: str, values: list[Number]) -> Number | None:
+    """The value of an operation on numbers, None for what is not folded."""
+    match values:
+        case [a]:
+            return _folded_one(op, a)
+        case [a, b]:
+            return _folded_two(op, a, b)
+        case [condition, a, b] if op == "where":
+            return a if condition else b
+        case _:
+            return None
+
+
+def _folded_one(op: str, a: Number) -> Number | None:
+    match op:
+        case "neg":
+            return -a
+        case "abs":
+            return abs(a)
+        case "not":
+            return not a
+        case "int":
+            return int(a)
+        case "float":
+            return float(a)
+        case "floor" | "ceil":
+            return math.floor(a) if op == "floor" else math.ceil(a)
+        case "round":
+            return round(a)
+        case _ if op in _REAL:
+            return _REAL[op](float(a))
+        case _:
+            return None
+
+
+_REAL: dict[str, Callable[[float], float]] = {
+    "exp": math.exp, "exp2": math.exp2, "expm1": math.expm1, "log": math.log, "log2": math.log2, "log1p": math.log1p,
+    "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos, "tanh": math.tanh, "erf": math.erf,
 }  # fmt: skip
+
+
+def _folded_two(op: str, a: Number, b: Number) -> Number | None:
+    match op:
+        case "add":
+            return a + b
+        case "sub":
+            return a - b
+        case "mul":
+            return a * b
+        case "div":
+            return a / b
+        case "floordiv":
+            return a // b
+        case "mod":
+            return a % b
+        case "min" | "max":
+            return min(a, b) if op == "min" else max(a, b)
+        case "and" | "or":
+            return (a and b) if op == "and" else (a or b)
+        case _:
+            return _compared(op, a, b)
+
+
+def _compared(op: str, a: Number, b: Number) -> bool | None:
+    match op:
+        case "lt":
+            return a < b
+        case "le":
+            return a <= b
+        case "gt":
+            return a > b
+        case "ge":
+            return a >= b
+        case "eq":
+            return a == b
+        case "ne":
+            return a != b
+        case _:
+            return None
 
 
 def fold_constants(expr: Expr) -> Expr | None:
     """An operation on literals  ->  its literal"""
     match expr:
-        case Apply(op, args) if op in _FOLD and all(isinstance(arg, Literal) for arg in args):
-            values = [arg.value for arg in args if isinstance(arg, Literal)]
+        case Apply(op, args) if all(isinstance(arg, Literal) for arg in args):
             try:
-                return Literal(_FOLD[op](*values))
+                value = _folded(op, [arg.value for arg in args if isinstance(arg, Literal)])
             except (ZeroDivisionError, ValueError, OverflowError):
                 return None
+            return None if value is None else Literal(value)
         case _:
             return None
 

@@ -147,8 +147,12 @@ class Lowering:
         return value
 
     def _is_large(self, value: ir.Expr) -> bool:
-        """Long expressions get a name, so that a statement stays on a line."""
-        return isinstance(value, ir.Op) and weight(value) > 6
+        """Long expressions get a name, so that a statement stays on a line, and costly ones, so that they run once."""
+        if not isinstance(value, ir.Op):
+            return False
+        return weight(value) > 6 or any(
+            isinstance(part, ir.Op) and part.op in _COSTLY for part in walk(value)
+        )
 
     # ------------------------------------------------------------------------------------------ building
 
@@ -285,8 +289,7 @@ class Lowering:
             case "pow", (_, Literal(int(power))) if 0 <= power <= UNROLL:
                 return self._power(values[0], power)
             case "pow", (x, y) if dtype_of(x) == "int" and dtype_of(y) == "int":
-                raised = elementwise("pow", [cast(value, "fp32") for value in values], "fp32")
-                return cast(elementwise("round", [raised], "fp32"), self.whole)
+                return elementwise("pow_whole", [cast(value, self.whole) for value in values], self.whole)
             case "pow", (_, y):
                 floats = [cast(value, "fp32") for value in values]
                 return elementwise("pow_integer" if dtype_of(y) == "int" else "pow", floats, "fp32")
@@ -334,7 +337,7 @@ class Lowering:
     def _static_sum(self, axis: Axis, size: int, parts: list[Expr], expr: Reduce, scope: Scope) -> ir.Expr:
         outer = scope.chain()
         row_axes = frozenset[Axis]().union(*(place.axes for place in outer[:2])) | {axis}
-        column_axes = outer[0].axes | (outer[2].axes if len(outer) > 2 else frozenset()) | {axis}
+        column_axes = outer[0].axes | (outer[2].axes if len(outer) > 2 else frozenset[Axis]()) | {axis}
         rows = [part for part in parts if free_axes(part) <= row_axes]
         columns = [part for part in parts if part not in rows and free_axes(part) <= column_axes]
         if len(rows) + len(columns) == len(parts) and size > 1:
@@ -432,7 +435,7 @@ class Lowering:
             self.loops.append(expr)
         old, *more = expr.axes
         axis = replace(old, name=self.fresh(old.name, scope))
-        renamed = {Index(old): Index(axis)}
+        renamed: dict[Expr, Expr] = {Index(old): Index(axis)}
         condition = None if expr.where is None else substitute(expr.where, renamed)
         body = substitute(expr.body, renamed)
         if more:
@@ -469,6 +472,11 @@ def _neutral(op: str, kind: Type) -> bool | int | float:
             return op == "all"
         case _:
             return 1 if op == "prod" else 0
+
+
+_COSTLY = frozenset(
+    {"pow", "pow_whole", "pow_integer", "exp", "log", "div", "sqrt", "tanh", "sigmoid", "softplus", "erf"}
+)
 
 
 def padded(size: int) -> int:

@@ -55,6 +55,7 @@ def make_plan(
     special = specialize(
         pattern, specialization.head_dim, specialization.value_dim, dict(specialization.statics)
     )
+    verify(special, after="specialize")
     blocked = obstacles(special, specialization)
     if blocked:
         first = blocked[0]
@@ -114,7 +115,7 @@ def _specialized(specialization: Specialization) -> list[Decision]:
     """What the code was shaped by: another value is another kernel."""
     shaped = [f"{specialization.dtype}", f"D={specialization.head_dim}", f"DV={specialization.value_dim}"]
     shaped += [f"{name}={value}" for name, value in specialization.statics]
-    offsets = "64-bit" if specialization.wide else "32-bit"
+    offsets, span = ("64-bit", "at least") if specialization.wide else ("32-bit", "less than")
     whole = (
         [
             Decision(
@@ -126,10 +127,13 @@ def _specialized(specialization: Specialization) -> list[Decision]:
     )
     result = [
         *whole,
-        Decision("compiled for", ", ".join(shaped), "these shape the code; lengths, heads, strides and the rest do not"),
-        Decision("offsets", f"{offsets} within a head", "a head's rows span less than 2^31 elements" if not specialization.wide
-                 else "a head's rows span 2^31 elements or more"),
-    ]  # fmt: skip
+        Decision(
+            "compiled for",
+            ", ".join(shaped),
+            "these shape the code; lengths, heads, strides and the rest do not",
+        ),
+        Decision("offsets", f"{offsets} within a head", f"a head's rows span {span} 2^31 elements"),
+    ]
     for what, size in (("head size", specialization.head_dim), ("value size", specialization.value_dim)):
         if padded(size) != size:
             result.append(Decision(what, f"{size} padded to {padded(size)}", "tile sides are powers of two"))

@@ -114,7 +114,8 @@ def _trim(clauses: list[Clause]) -> list[Clause]:
     """Beyond 64 alternatives the predicate counts as unknown: one clause with the atoms common to all."""
     if len(clauses) <= 64:
         return clauses
-    return [tuple(atom for atom in clauses[0] if all(atom in clause for clause in clauses)) + (_UNKNOWN,)]
+    common = [atom for atom in clauses[0] if all(atom in clause for clause in clauses)]
+    return [(*common, _UNKNOWN)]
 
 
 _UNKNOWN: Expr = Apply("float", (Literal(1.0),))  # an atom that no rule solves

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-
 from attnlang.ir import kernel as ir
 from attnlang.ir.kernel import Const, Shape, Type, join
 
@@ -44,18 +41,28 @@ def elementwise(op: str, values: list[ir.Expr], kind: Type) -> ir.Expr:
     return ir.Op(op, tuple(values), kind, shape)
 
 
-_FOLD: dict[str, Callable[[int, int], int]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv, "min": min, "max": max,
-}  # fmt: skip
+def _folded(op: str, a: int, b: int) -> int | None:
+    match op:
+        case "add":
+            return a + b
+        case "sub":
+            return a - b
+        case "mul":
+            return a * b
+        case "floordiv":
+            return a // b
+        case "min" | "max":
+            return min(a, b) if op == "min" else max(a, b)
+        case _:
+            return None
 
 
 def binary(op: str, x: ir.Expr, y: ir.Expr) -> ir.Expr:
     """Integer and logical arithmetic with the simplest foldings."""
     match op, x, y:
-        case _, Const(int(a), "i32" | "i64" as kind, ()), Const(int(b), _, ()) if (
-            op in _FOLD and y.type == kind
-        ):
-            return Const(_FOLD[op](a, b), kind)
+        case _, Const(int(a), "i32" | "i64" as kind, ()), Const(int(b), _, ()) if y.type == kind:
+            value = _folded(op, a, b)
+            return operation(op, [x, y]) if value is None else Const(value, kind)
         case "add", Const(0, _, ()), _ if y.type == x.type:
             return y
         case "add" | "sub", _, Const(0, _, ()) if y.type == x.type:

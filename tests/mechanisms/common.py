@@ -53,7 +53,7 @@ class Call:
         sizes = {**self.mechanism.sizes, "NQ": self.NQ}
         generator = torch.Generator().manual_seed(self.seed)
         z = Given(**sizes, **self.mechanism.params)
-        z.first, z.scale = z.NK - z.NQ, z.D**-0.5
+        z.q_offset, z.scale = z.NK - z.NQ, z.D**-0.5
         tensors = {name: make(z, generator) for name, make in self.mechanism.tensors.items()}
         inputs = {
             "q": floats("B, H, NQ, D")(z, generator),
@@ -69,7 +69,7 @@ class Call:
         """The result by the definition."""
         z = Given(**vars(self.given), **inputs, **tensors)
         z.k, z.v = per_query_head(z, inputs["k"]), per_query_head(z, inputs["v"])
-        z.i = torch.arange(z.first, z.first + z.NQ)[:, None]
+        z.i = torch.arange(z.q_offset, z.q_offset + z.NQ)[:, None]
         z.j = torch.arange(z.NK)[None, :]
         return self.mechanism.function(z)
 
