@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attnlang.call_interface import LARGEST_INT, Interface, bind_names, bind_parameters, described, plain
-from attnlang.call_numbers import NotKnown, Number, number, symbols_of
+from attnlang.call_numbers import NotKnown, Number, number
 from attnlang.call_reads import negative_rows_are_empty
+from attnlang.call_requirements import check_sizes, check_values
 from attnlang.call_tensors import check_inputs, check_tensor, check_together
 from attnlang.errors import Diagnostic, Diagnostics
 from attnlang.errors_driver import (
     NotOneSoftmax,
     PositionOutside,
-    RequirementFails,
     SizeIsZero,
     WrongArgumentType,
 )
-from attnlang.ir.pattern import Attention, Merge, Requirement
+from attnlang.ir.pattern import Attention, Merge
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,11 @@ def bind(
     mistakes += check_together(interface.name, {**inputs.tensors, **known.tensors})
     if mistakes:
         raise Diagnostics(mistakes)
-    three = inputs.tensors["q"], inputs.tensors["k"], inputs.tensors["v"]
+    three = q, k, v = inputs.tensors["q"], inputs.tensors["k"], inputs.tensors["v"]
+    symbols = {**known.sizes, **known.scalars}
+    mistakes = check_values(interface, symbols, {**known.tensors, "Q": q, "K": k, "V": v})
+    if mistakes:
+        raise Diagnostics(mistakes)
     return Call(known.sizes, known.parameters, known.q_offset, known.scale, known.tensors, *three)
 
 
@@ -133,6 +137,8 @@ def bind_sizes(
     binding, found = _bind(interface, sizes, scale, q_offset, arguments, partly=True)
     mistakes += found
     mistakes += check_together(interface.name, binding.tensors)
+    if not mistakes:
+        mistakes += check_values(interface, {**binding.sizes, **binding.scalars}, binding.tensors)
     if mistakes:
         raise Diagnostics(mistakes)
     return binding
@@ -181,8 +187,7 @@ def _bind(
     symbols |= {"scale": factor}
     if q_offset is not None:
         symbols["q_offset"] = q_offset
-        for requirement in interface.pattern.requirements:
-            mistakes += _check_requirement(interface, requirement, symbols)
+        mistakes += check_sizes(interface, symbols)
         if not mistakes:
             mistakes += _check_rows(interface, symbols, tensors if partly else None)
     return Binding(sizes, parameters, q_offset or 0, factor, tensors), mistakes
@@ -224,28 +229,6 @@ def _scale(interface: Interface, sizes: Mapping[str, int], given: object) -> flo
     return factor
 
 
-def _check_requirement(
-    interface: Interface, requirement: Requirement, symbols: Mapping[str, Number]
-) -> list[Diagnostic]:
-    """The report on a requirement that does not hold, with the values that enter it."""
-    try:
-        if number(requirement.condition, symbols):
-            return []
-        trouble = ""
-    except NotKnown:
-        return []
-    except ArithmeticError as error:
-        trouble = f" ({error})"
-    names = [name for name in symbols_of(requirement.condition) if name in symbols]
-    values = ", ".join(f"{name} = {_shown(symbols[name])}" for name in names) + trouble
-    span = requirement.span if requirement.span.source.text else None
-    return [
-        RequirementFails(
-            span, f"here {values}" if values else "", pattern=interface.name, written=requirement.written
-        )
-    ]
-
-
 def _check_rows(
     interface: Interface, symbols: Mapping[str, Number], given: Mapping[str, object] | None
 ) -> list[Diagnostic]:
@@ -282,7 +265,3 @@ def _check_rows(
         if all(report.text != known.text for known in mistakes):
             mistakes.append(report)
     return mistakes
-
-
-def _shown(value: Number) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

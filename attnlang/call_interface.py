@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from attnlang.call_numbers import Number
+from attnlang.call_numbers import Number, is_number
 from attnlang.call_reads import RowRead, reads, row_reads
 from attnlang.errors import Diagnostic, Diagnostics, NameTaken, nearest
 from attnlang.errors_driver import MissingArgument, ParameterOutOfRange, UnknownArgument, WrongArgumentType
-from attnlang.ir.pattern import Attention, DType, Merge, Parameter, Pattern, Tensor
+from attnlang.ir.pattern import Attention, DType, Merge, Parameter, Pattern, Requirement, Tensor
 
 LARGEST_INT = 2**63 - 1
 _COMPARED = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "eq": "=", "ne": "≠"}
@@ -52,6 +52,11 @@ class Interface:
     def row_reads(self) -> tuple[RowRead, ...]:
         """The reads that need every query to be a position, or every position a query."""
         return row_reads(self.pattern)
+
+    @cached_property
+    def value_requirements(self) -> tuple[Requirement, ...]:
+        """The requirements that sizes and parameters alone do not decide."""
+        return tuple(each for each in self.pattern.requirements if not is_number(each.condition))
 
     @cached_property
     def result(self) -> Attention | Merge | None:

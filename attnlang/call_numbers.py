@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 
-from attnlang.ir.pattern import Apply, Axis, Expr, Index, Literal, Read, Reduce, Symbol
+from attnlang.ir.pattern import Apply, Axis, Expr, Index, Literal, Read, Reduce, Symbol, children
 
 Number = bool | int | float
 LARGEST_EXPONENT = 4096
@@ -49,6 +49,13 @@ def number(expr: Expr, symbols: Mapping[str, Number], indices: Mapping[Axis, int
             raise NotKnown(source)
         case Reduce(op, _, _, _):
             raise NotKnown(op)
+
+
+def is_number(expr: Expr) -> bool:
+    """Whether symbols decide the value of an expression: neither tensors nor index variables enter."""
+    if isinstance(expr, Index | Read | Reduce):
+        return False
+    return all(is_number(part) for part in children(expr))
 
 
 def symbols_of(expr: Expr) -> tuple[str, ...]:

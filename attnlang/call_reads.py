@@ -23,6 +23,7 @@ from attnlang.ir.pattern import (
     Pattern,
     Read,
     Recurrence,
+    Role,
     Select,
     Stage,
     Symbol,
@@ -46,7 +47,8 @@ class RowRead:
 
 
 _INPUT_AXES = {
-    name: tuple((index, index) for index in indices) for name, indices in (("Q", "bhqd"), ("K", "bgnd"), ("V", "bgne"))
+    name: tuple((index, index) for index in indices)
+    for name, indices in (("Q", "bhqd"), ("K", "bgnd"), ("V", "bgne"))
 }
 
 
@@ -117,8 +119,10 @@ def _stage_axes(source: str, stages: Mapping[str, Stage]) -> tuple[tuple[str, st
     name, _, part = source.partition(".")
     if name not in stages or part == "previous":
         return ()
-    kinds = {("key", NK): "n", ("position", NK): "n", ("query", NQ): "q"}
-    return tuple((kinds.get((axis.role, axis.size), ""), axis.name) for axis in _axes_of(stages[name], stages))
+    kinds: dict[tuple[Role, Expr], str] = {("key", NK): "n", ("position", NK): "n", ("query", NQ): "q"}
+    return tuple(
+        (kinds.get((axis.role, axis.size), ""), axis.name) for axis in _axes_of(stages[name], stages)
+    )
 
 
 def _axes_of(stage: Stage, stages: Mapping[str, Stage]) -> tuple[Axis, ...]:

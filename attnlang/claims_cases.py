@@ -95,7 +95,9 @@ class Search:
                 other = self._with_features(Case({**case.sizes, **sizes}, case.parameters, offset))
                 if other is not None and _size(other) < _size(case):
                     found.setdefault(str(other), other)
-        yield from sorted(found.values(), key=_size)[:_SMALLER]
+        ordered = sorted(found.values(), key=_size)
+        yield from ordered[:_SMALLER]
+        yield from ordered[max(_SMALLER, len(ordered) - len(_HEADS)) :]
 
     def _shorter(self, case: Case) -> list[tuple[int, int]]:
         """Numbers of keys and queries up to those of a call, where the claim does not give them."""
@@ -107,7 +109,8 @@ class Search:
             for few in range(1, keys + 1)
             for fewer in range(1, (few if self.inside else queries) + 1)
         ]
-        return [length for length in lengths if length <= (keys, queries)][:_SMALLER] + [(keys, queries)]
+        least = [length for length in lengths if length <= (keys, queries)][:_SMALLER]
+        return [*least, (keys, queries)]
 
     def _with_features(self, case: Case) -> Case | None:
         """The call with the first sizes of features that the requirements allow."""
@@ -177,10 +180,11 @@ class Search:
             return
         forced = sorted({self._forced(draw) or 0 for draw in draws})
         longer = [keys for keys in forced if LARGEST < keys <= LARGER][-4:] if any(forced) else list(_LONG)
+        repeats = 3 + min(len(self.interface.parameters), 3)
         for keys in range(1, LARGEST + 1):
             chosen = range(1, keys + 1) if keys <= EVERY else sorted({1, keys // 2, keys})
             for queries in chosen:
-                yield keys, queries, 3 if queries == keys else 1
+                yield keys, queries, repeats if queries == keys else 1
             if not self.inside and keys <= EVERY:
                 yield keys, keys + 1, 1
         for keys in longer:

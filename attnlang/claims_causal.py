@@ -2,14 +2,15 @@
 
 Everything that belongs to the tokens after a position is changed: rows of Q, K and V, and what tensors hold along q, k
 and n. The outputs up to the position must stay as they are. What a tensor holds for a whole group (blocks, pages) or
-for a head belongs to no token.
+for a head belongs to no token, and the number of tokens stays the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
+from itertools import chain, product
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from attnlang.ir.pattern import Claim
 BASES: tuple[Kind, ...] = ("usual", "ties")
 CHANGES: tuple[Kind, ...] = ("usual", "sharp", "ties")
 MOST_CUTS, FEW_CUTS = 11, 3
+_NEVER = 2**62
 
 Tensors = Mapping[str, Tensor]
 
@@ -39,8 +41,13 @@ def _attempt(interface: Interface, case: Case) -> Counterexample | bool:
     trial = _Trial.of(interface, case)
     if trial is None:
         return False
-    for leak in trial.leaks():
-        return trial.counterexample(leak)
+    leaks = trial.leaks()
+    if leaks is None:
+        return False
+    for leak in leaks:
+        found = trial.counterexample(leak)
+        if found is not None:
+            return found
     return True
 
 
@@ -57,13 +64,12 @@ class _Leak:
 
 @dataclass(frozen=True)
 class _Trial:
-    """One case. `base`: the unchanged tensors, a batch entry for each kind; `out`: their results; `tokens`: the
-    positions that the elements of a tensor belong to, shaped to stand beside it."""
+    """One case. `base`: the unchanged tensors, a batch entry for each kind; `tokens`: the positions that the elements
+    of a tensor belong to, shaped to stand beside it."""
 
     interface: Interface
     case: Case
     base: Tensors
-    out: Tensor
     tokens: Tensors
 
     @staticmethod
@@ -76,17 +82,16 @@ class _Trial:
             return None
         read = {name: axes for name, axes in axes_of(interface.pattern).items() if _matters(interface, name)}
         tokens = {name: _tokens(axes, base[name], case) for name, axes in read.items()}
-        trial = _Trial(
-            interface, case, base, torch.empty(0), {n: t for n, t in tokens.items() if t is not None}
-        )
-        return replace(trial, out=trial.results(base))
+        known = {name: positions for name, positions in tokens.items() if positions is not None}
+        return _Trial(interface, case, base, known)
 
     # ----------------------------------------------------------------------------------------- evaluation
 
-    def results(self, tensors: Tensors) -> Tensor:
-        """Output and lse [B, H, NQ, DV or DV + 1]."""
+    def results(self, tensors: Tensors) -> Tensor | None:
+        """Output and lse [B, H, NQ, DV or DV + 1]; None where the call is refused."""
         inputs = call_inputs(self.interface, self.case, tensors)
-        assert inputs is not None, "other values of the same shapes are no other call"
+        if inputs is None:
+            return None
         want = frozenset(("out", "lse"))
         result = evaluate(self.interface.pattern, inputs, dtype=torch.float64, want=want)
         return result.out if result.lse is None else torch.cat([result.out, result.lse.unsqueeze(-1)], -1)
@@ -116,73 +121,89 @@ class _Trial:
             return found
         return sorted({found[round(step * (len(found) - 1) / (most - 1))] for step in range(most)})
 
-    def leaks(self) -> Iterator[_Leak]:
-        """Changes that reach an earlier output: those within batch entries, then those of tensors without a batch."""
-        if not self.cuts(FEW_CUTS):
-            return
-        yield from self._leaks_of_entries()
-        if any(self.batch_axis(name) is None for name in self.tokens):
-            for cut in self.cuts(FEW_CUTS):
-                for turn, kind in enumerate(CHANGES):
-                    yield from self._leaks_of_tables(cut, kind, turn)
+    def leaks(self) -> Iterator[_Leak] | None:
+        """Changes that reach an earlier output: those within batch entries, then those of tensors without a batch.
+        None where the changed call is refused."""
+        plan = self._plan()
+        cuts = torch.tensor([cut for _, cut, _ in plan])
+        before, after = self._entries(plan, cuts)
+        results = self.results(after)
+        if results is None:
+            return None
+        base = results[: len(BASES)]
+        of_entries = self._compared(before, after, base[[entry for entry, _, _ in plan]], results, cuts)
+        return chain(of_entries, self._leaks_of_tables(base))
 
-    def _leaks_of_entries(self) -> Iterator[_Leak]:
-        plan: list[tuple[int, int, Kind]] = [
-            (entry, cut, kind)
-            for entry in range(len(BASES))
-            for cut in self.cuts(MOST_CUTS)
-            for kind in CHANGES
-        ]
+    def _plan(self) -> list[tuple[int, int, Kind]]:
+        """For every batch entry which base it is, after which position it is changed, and how; the bases first."""
+        plan: list[tuple[int, int, Kind]] = []
+        for entry, kind in enumerate(BASES):
+            plan.append((entry, _NEVER, kind))
+        for entry in range(len(BASES)):
+            for cut in self.cuts(MOST_CUTS):
+                for kind in CHANGES:
+                    plan.append((entry, cut, kind))
+        return plan
+
+    def _entries(self, plan: list[tuple[int, int, Kind]], cuts: Tensor) -> tuple[Tensors, Tensors]:
+        """The tensors of all batch entries without and with their changes."""
         before = self.pick(self.base, [entry for entry, _, _ in plan])
         others = draw(self.interface.pattern, self.case, [kind for _, _, kind in plan], seed=2)
-        cuts = torch.tensor([cut for _, cut, _ in plan])
         after = dict(before)
         for name, tokens in self.tokens.items():
             dim = self.batch_axis(name)
             if dim is not None:
                 limit = cuts.reshape([-1 if place == dim else 1 for place in range(tokens.dim())])
                 after[name] = torch.where(tokens > limit, others[name], before[name])
-        yield from self._compared(before, after, cuts, [entry for entry, _, _ in plan])
+        return before, after
 
-    def _leaks_of_tables(self, cut: int, kind: Kind, turn: int) -> Iterator[_Leak]:
-        kinds: list[Kind] = [kind] * len(BASES)
-        others = draw(self.interface.pattern, self.case, kinds, seed=3 + turn)
-        after = dict(self.base)
-        for name, tokens in self.tokens.items():
-            after[name] = torch.where(tokens > cut, others[name], self.base[name])
-        cuts = torch.full((len(BASES),), cut)
-        yield from self._compared(self.base, after, cuts, list(range(len(BASES))))
+    def _leaks_of_tables(self, base: Tensor) -> Iterator[_Leak]:
+        if all(self.batch_axis(name) is not None for name in self.tokens):
+            return
+        for cut, (turn, kind) in product(self.cuts(FEW_CUTS), enumerate(CHANGES)):
+            kinds: list[Kind] = [kind] * len(BASES)
+            others = draw(self.interface.pattern, self.case, kinds, seed=3 + turn)
+            after = dict(self.base)
+            for name, tokens in self.tokens.items():
+                after[name] = torch.where(tokens > cut, others[name], self.base[name])
+            results = self.results(after)
+            if results is not None:
+                yield from self._compared(self.base, after, base, results, torch.full((len(BASES),), cut))
 
-    def _compared(self, before: Tensors, after: Tensors, cuts: Tensor, entries: list[int]) -> Iterator[_Leak]:
+    def _compared(
+        self, before: Tensors, after: Tensors, one: Tensor, other: Tensor, cuts: Tensor
+    ) -> Iterator[_Leak]:
         places = self.case.q_offset + torch.arange(self.case.sizes["NQ"])
-        changed = differ(self.results(after), self.out[entries]).any(-1)
-        changed &= places <= cuts.reshape(-1, 1, 1)
+        changed = differ(one, other).any(-1) & (places <= cuts.reshape(-1, 1, 1))
         place = first_place(changed)
         if place is not None:
             entry, head, row = place
-            one, other = self.pick(before, [entry]), self.pick(after, [entry])
-            yield _Leak(int(cuts[entry]), row, head, one, other)
+            yield _Leak(int(cuts[entry]), row, head, self.pick(before, [entry]), self.pick(after, [entry]))
 
     # ------------------------------------------------------------------------------------- counterexample
 
-    def counterexample(self, leak: _Leak) -> Counterexample:
+    def counterexample(self, leak: _Leak) -> Counterexample | None:
         """The first later token, and the tensor, whose change alone reaches the output; where none does alone, one
-        that does after others have changed."""
+        that does after others have changed. None where only rounding did."""
         atoms = list(self._atoms(leak))
-        before = self.results(leak.before)
-        for name, token in atoms:
-            after = self._changed(leak.before, leak, [(name, token)])
-            if self._reached(leak, before, self.results(after)):
-                return self._told(leak, name, token, before, self.results(after), leak.before, "")
+        for atom in atoms:
+            found = self._told(leak, leak.before, atom, "")
+            if found is not None:
+                return found
         low, high = 0, len(atoms)  # the first `low` changes do not reach the output, the first `high` do
+        before = self._output(leak, leak.before)
         while high - low > 1:
             middle = (low + high) // 2
-            after = self._changed(leak.before, leak, atoms[:middle])
-            low, high = (low, middle) if self._reached(leak, before, self.results(after)) else (middle, high)
+            after = self._output(leak, self._changed(leak.before, leak, atoms[:middle]))
+            reached = before is not None and after is not None and bool(differ(before, after).any())
+            low, high = (low, middle) if reached else (middle, high)
         start = self._changed(leak.before, leak, atoms[:low])
-        name, token = atoms[low]
-        one, other = self.results(start), self.results(self._changed(start, leak, [(name, token)]))
-        return self._told(leak, name, token, one, other, start, " after other later tokens have")
+        return self._told(leak, start, atoms[low], " after other later tokens have")
+
+    def _output(self, leak: _Leak, tensors: Tensors) -> Tensor | None:
+        """The numbers of the row and head of a leak; None where the call is refused."""
+        results = self.results(tensors)
+        return None if results is None else results[0, leak.head, leak.row]
 
     def _atoms(self, leak: _Leak) -> Iterator[tuple[str, int]]:
         """Tensors and tokens after the cut, in the order of tokens."""
@@ -202,21 +223,21 @@ class _Trial:
             found[name] = torch.where(self.tokens[name] == token, leak.after[name], found[name])
         return found
 
-    def _reached(self, leak: _Leak, one: Tensor, other: Tensor) -> bool:
-        return bool(differ(one[0, leak.head, leak.row], other[0, leak.head, leak.row]).any())
-
-    def _told(
-        self, leak: _Leak, name: str, token: int, one: Tensor, other: Tensor, tensors: Tensors, after: str
-    ) -> Counterexample:
-        first, second = one[0, leak.head, leak.row], other[0, leak.head, leak.row]
+    def _told(self, leak: _Leak, start: Tensors, atom: tuple[str, int], after: str) -> Counterexample | None:
+        """The counterexample that one more change makes, if it does."""
+        first, second = self._output(leak, start), self._output(leak, self._changed(start, leak, [atom]))
+        if first is None or second is None or not bool(differ(first, second).any()):
+            return None
+        (name, token), query = atom, leak.row + self.case.q_offset
         place = int(differ(first, second).nonzero()[0])
         what = "lse" if place == self.case.sizes["DV"] else f"output[{place}]"
-        query = leak.row + self.case.q_offset
+        values = (
+            f"{what} goes from {float(first[place]):.4g} to {float(second[place]):.4g} as it changes{after}"
+        )
         whose = "query" if name == "Q" else "token"
-        values = f"{what} goes from {float(first[place]):.4g} to {float(second[place]):.4g}"
-        found = f"the output of q = {query} depends on {whose} {token}, through {name}: {values} as it changes{after}"
+        found = f"the output of q = {query} depends on {whose} {token}, through {name}: {values}"
         at = {"b": 0, "h": leak.head, "q": query, "k": token}
-        return counterexample(self.case, at, found, tensors)
+        return counterexample(self.case, at, found, start)
 
 
 def _matters(interface: Interface, name: str) -> bool:

@@ -86,10 +86,15 @@ def source_of(path: str | Path) -> Source:
 
 
 def tree_of(source: Source) -> syntax.File:
-    """The tree of a text as it is written."""
+    """The tree of a text as it is written. Raises Diagnostics with every mistake, also of meaning where lines allow."""
     from attnlang.grammar.parser import parse_file
 
-    return parse_file(source)
+    try:
+        return parse_file(source)
+    except Diagnostics as mistakes:
+        from attnlang.compiler_mistakes import with_meaning
+
+        raise with_meaning(mistakes, prelude()) from None
 
 
 def text_of(tree: syntax.File) -> str:

@@ -70,10 +70,11 @@ def _rebuild(cls: type[Diagnostic], span: Span | None, hint: str, fields: dict[s
 
 
 class Diagnostics(AttnlangError):
-    """All mistakes of one text, in the order of their places."""
+    """All mistakes of one text, in the order of their places. `partial`: what of its tree could be read."""
 
-    def __init__(self, errors: list[Diagnostic]) -> None:
+    def __init__(self, errors: list[Diagnostic], partial: object = None) -> None:
         self.errors = sorted(errors, key=lambda e: (e.span.source.name, e.span.start) if e.span else ("", -1))
+        self.partial = partial
         super().__init__("\n".join(error.report() for error in self.errors))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -253,7 +253,7 @@ class Step(Statement):
 
 @dataclass(frozen=True)
 class Require(Statement):
-    """`require group mod 2 == 0`: a condition on parameters and sizes, checked when the pattern is called."""
+    """`require group mod 2 == 0`: a condition on parameters, sizes and tensors, checked when the pattern is called."""
 
     condition: Expr
 

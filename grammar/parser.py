@@ -42,10 +42,10 @@ def parse_file(source: Source) -> syntax.File:
     layout = split(source)
     reader = _Reader(layout)
     items = reader.items()
+    tree = syntax.File(tuple(items), reader.loose + layout.epilogue, span=Span(source, 0, len(source.text)))
     if reader.mistakes:
-        raise Diagnostics(_at_most(reader.mistakes))
-    epilogue = reader.loose + layout.epilogue
-    return syntax.File(tuple(items), epilogue, span=Span(source, 0, len(source.text)))
+        raise Diagnostics(_at_most(reader.mistakes), partial=tree)
+    return tree
 
 
 def parse_expression(source: Source) -> syntax.Expr:

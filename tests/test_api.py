@@ -348,7 +348,6 @@ def test_no_parameter_hides_an_argument_of_the_methods() -> None:
             parameter.name
             for parameter in parameters
             if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-            and parameter.name != "self"
         }
     assert taken == RESERVED
     with pytest.raises(Diagnostics) as caught:

@@ -151,10 +151,11 @@ def test_a_counterexample_is_a_call_that_can_be_made() -> None:
     assert (example.sizes["NQ"], example.sizes["NK"], example.sizes["H"]) == (2, 2, 1)
     assert example.at == {"b": 0, "h": 0, "q": 0, "k": 1}
     tensors = dict(example.tensors)
-    before = pattern.reference(tensors["Q"], tensors["K"], tensors["V"], **example.parameters)
+    reach = example.parameters["reach"]
+    before = pattern.reference(tensors["Q"], tensors["K"], tensors["V"], reach=reach)
     tensors["V"] = tensors["V"].clone()
     tensors["V"][..., 1, :] += 1
-    after = pattern.reference(tensors["Q"], tensors["K"], tensors["V"], **example.parameters)
+    after = pattern.reference(tensors["Q"], tensors["K"], tensors["V"], reach=reach)
     assert not torch.equal(before[:, :, 0], after[:, :, 0])
 
 

@@ -29,7 +29,7 @@ def test_check_says_ok_and_how_far_claims_were_searched(run: Run, tmp_path: Path
     assert done.out.splitlines() == [
         "near.attn: ok: near",
         "claims.attn: ok: near",
-        "  claims.attn:5:5: near: assert causal: held: no counterexample in 74 calls (NQ ≤ 32, NK ≤ 32, H ≤ 4)",
+        "  claims.attn:5:5: near: assert causal: held: no counterexample in 86 calls (NQ ≤ 32, NK ≤ 32, H ≤ 4)",
         "defs.attn: ok, definitions only",
     ]
     assert run("check", "-q", "near.attn") == Outcome(0, "", "")

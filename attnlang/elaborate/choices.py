@@ -14,7 +14,7 @@ from attnlang.elaborate.reductions import known_at_call
 from attnlang.elaborate.values import Group, Readable, Relation, slot_of
 from attnlang.elaborate.wording import counted, written
 from attnlang.elaborate.work import Context, Work
-from attnlang.errors_meaning import NotKnownAtCall, WrongSelect
+from attnlang.errors_meaning import WrongSelect
 from attnlang.ir.pattern import (
     BATCH,
     FALSE,
@@ -153,9 +153,6 @@ def _rule(work: Work, node: syntax.Select, scope: Context) -> tuple[Expr | None,
     amount = scalar(work, argument, scope, f"the argument of '{name}'", "int" if name == "top" else "float")
     total = None if total_node is None else scalar(work, total_node, scope, "the total", "float")
     if amount is None or (total_node is not None and total is None):
-        return None, None, False
-    if name == "top" and not known_at_call(amount.expr):
-        work.report(NotKnownAtCall(argument.span, what="the argument of 'top'", found="an index or a tensor"))
         return None, None, False
     if known_at_call(amount.expr) and not _in_range(work, argument, name, amount.expr):
         return None, None, False

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal as OneOf
 
 from attnlang import syntax
-from attnlang.elaborate.binders import call_context, call_value
+from attnlang.elaborate.arithmetic import sources_of
+from attnlang.elaborate.binders import call_context, call_value, heads
 from attnlang.elaborate.operators import comparison_op
-from attnlang.elaborate.wording import written
-from attnlang.elaborate.work import Work
+from attnlang.elaborate.values import CANONICAL, INPUTS
+from attnlang.elaborate.wording import described, written
+from attnlang.elaborate.work import Context, Work, index_value
 from attnlang.errors import nearest
-from attnlang.errors_meaning import WrongClaim
-from attnlang.ir.pattern import SIZES, Claim, Expr, Literal
+from attnlang.errors_meaning import NotKnownAtCall, WrongClaim, WrongType
+from attnlang.ir.pattern import SIZES, Claim, Expr, Literal, Reduce, free_axes
 
 CLAIMS = ("causal", "nonempty", "density", "rows", "equal")
 _HINT = "claims are: causal, nonempty, density <= x, rows <= n, equal(other)"
@@ -33,15 +36,44 @@ def note_equal_sizes(work: Work, node: syntax.Require) -> None:
 
 
 def require(work: Work, node: syntax.Require) -> None:
-    """A condition over parameters and sizes."""
-    what = "a requirement"
-    value = call_value(work, node.condition, call_context(work, "in 'require'"), what, "bool")
+    """A condition over parameters, sizes and tensors, for all values of its indices and all its entries."""
+    value = work.evaluate(node.condition, _everywhere(work))
     if value is None:
         return
-    if isinstance(value.expr, Literal) and not value.expr.value:
-        work.report(WrongClaim(node.condition.span, problem="no call can meet this requirement"))
+    span = node.condition.span
+    if value.dtype != "bool":
+        hint = "compare it, as in 'x > 0'"
+        found = described(replace(value, features=()))
+        work.report(WrongType(span, hint, what="a requirement", expected="a condition", found=found))
         return
-    work.require(value.expr, written(node.condition), node.span)
+    given = {*INPUTS, *(tensor.name for tensor in work.tensors)}
+    computed = sorted(sources_of(value.expr) - given)
+    if computed:
+        hint = "only tensors, parameters, sizes and numbers may enter"
+        work.report(NotKnownAtCall(span, hint, what="a requirement", found=f"'{computed[0]}'"))
+        return
+    if isinstance(value.expr, Literal) and not value.expr.value:
+        work.report(WrongClaim(span, problem="no call can meet this requirement"))
+        return
+    free = free_axes(value.expr)
+    axes = [
+        axis
+        for axis in (*CANONICAL.values(), *(group.axis for group in work.groups.values()))
+        if axis in free
+    ]
+    axes += sorted(free.difference(axes), key=lambda axis: axis.name)
+    condition = Reduce("all", tuple(axes), value.expr) if axes else value.expr
+    work.require(condition, written(node.condition), node.span)
+
+
+def _everywhere(work: Work) -> Context:
+    """Where every index has a value: any of its values."""
+    indices = {**heads(work), **{name: index_value(CANONICAL[name]) for name in ("q", "k", "n")}}
+    for name in ("d", "e"):
+        like = CANONICAL[name]
+        indices[name] = index_value(work.fresh(name, like.size, like.role))
+    groups = {name: index_value(group.axis, group) for name, group in work.groups.items()}
+    return Context("in 'require'", {**indices, **groups}, work.file)
 
 
 def claim(work: Work, node: syntax.Assert) -> Claim | None:

@@ -115,7 +115,7 @@ def _threshold(work: Work, node: syntax.Call, context: Context) -> Step | None:
     if amount is None:
         return None
     if not known_at_call(amount.expr):
-        if whole or context.row is None or context.row.over in free_axes(amount.expr):
+        if name == "sinkhorn" or context.row is None or context.row.over in free_axes(amount.expr):
             what = f"the argument of '{name}'"
             work.report(NotKnownAtCall(argument.span, what=what, found="an index or a tensor"))
             return None

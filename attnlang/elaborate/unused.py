@@ -31,7 +31,24 @@ def check_unused(work: Work, file: syntax.File) -> None:
             _check_definition(work, item, known)
     for statement in work.pattern.body:
         if isinstance(statement, syntax.Let) and not statement.indices and statement.name not in work.used:
-            _check_names(work, statement.value, known | set(work.declared), "")
+            _check_names(work, statement.value, known | set(work.declared) | _bound_names(work), "")
+
+
+def _bound_names(work: Work) -> set[str]:
+    """The indices that some statement of the pattern binds: an abbreviation may be used there."""
+    names: set[str] = set()
+    for statement in work.pattern.body:
+        match statement:
+            case syntax.Let(indices=binders) | syntax.Scan(indices=binders):
+                names |= {binder.name for binder in binders}
+            case syntax.Select():
+                names |= {binder.name for binder in (*statement.indices, *statement.candidates)}
+            case syntax.Branch():
+                over = () if statement.over is None else (statement.over,)
+                names |= {binder.name for binder in (*statement.rows, *over)}
+            case _:
+                pass
+    return names
 
 
 def _check_definition(work: Work, node: syntax.Definition, known: set[str]) -> None:

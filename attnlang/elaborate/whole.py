@@ -122,7 +122,6 @@ class _Whole:
         for name, declared in list(work.declared.items()):
             if declared.kind not in ("attention", "let") or self._is_table(name):
                 work.entity(name, declared.span)
-        work.used.clear()
         output = self._output()
         stages = () if output is None else needed(work.stages, output)
         self._unused(stages, report=output is not None)

@@ -18,9 +18,10 @@ from attnlang.ir.interpret_chunks import chunks, stage_expressions
 from attnlang.ir.interpret_expr import Expressions
 from attnlang.ir.interpret_scope import Scope
 from attnlang.ir.interpret_stages import StageValues
-from attnlang.ir.interpret_values import Range, Value, expand
+from attnlang.ir.interpret_states import seen_through_states
+from attnlang.ir.interpret_values import Range, Value, anywhere, expand
 from attnlang.ir.interpret_walk import reads_of
-from attnlang.ir.pattern import Attention, Axis, Let, Merge, Pattern, Read, storage
+from attnlang.ir.pattern import KEY, Attention, Axis, Let, Merge, Pattern, Read, storage
 
 BUDGET = 2**30
 """Bytes of intermediates that a call without gradients stays within, roughly."""
@@ -150,9 +151,10 @@ def _result(found: dict[str, Tensor], inputs: Inputs) -> Result:
 def visible(pattern: Pattern, inputs: Inputs) -> Tensor:
     """What mask and sparsity let queries see of the keys: bool [B or 1, H or 1, NQ, NK], 1 where nothing depends on it.
 
-    What a normalizer hides further is seen here. Several attentions over the keys: what any of them sees. Raises
-    NoKeyAttention where there is none, MissingInput where the visibility depends on a tensor that was not given (Q
-    and K of a content-routed pattern).
+    What a normalizer hides further is seen here. Several attentions over the keys, or one with rows besides the
+    queries: what any of them sees. States have seen the keys up to where they are read. Raises NoKeyAttention where
+    there is neither, MissingInput where the visibility depends on a tensor that was not given (Q and K of a
+    content-routed pattern).
     """
     rows = pattern.axes[:3]
     attentions = [
@@ -161,7 +163,7 @@ def visible(pattern: Pattern, inputs: Inputs) -> Tensor:
         if isinstance(stage, Attention) and stage.over.role == "key" and stage.rows[-1:] == rows[2:]
     ]
     if not attentions:
-        raise NoKeyAttention(pattern=pattern.name)
+        return _seen_through_states(pattern, inputs)
     _check_given(pattern, inputs, [expr for stage in attentions for expr in _visibility(stage)], "visibility")
     evaluation = _Evaluation(pattern, inputs, torch.float64)
     with torch.no_grad():
@@ -186,14 +188,27 @@ def _dense_mask(evaluation: _Evaluation, stage: Attention) -> Tensor:
     for low in range(0, max(1, lengths[query]), step):
         ranges = {query: (low, min(low + step, lengths[query]))}
         evaluation.stages.forget(ranges)
-        value = evaluation.expressions.condition(read, Scope(ranges))
-        axes = (*evaluation.pattern.axes[:3], stage.over)
-        shape = [
-            evaluation.size(axis) if axis in value.axes or place > 1 else 1 for place, axis in enumerate(axes)
-        ]
-        shape[2] = ranges[query][1] - low
-        pieces.append(expand(value, axes, shape))
+        value = anywhere(evaluation.expressions.condition(read, Scope(ranges)), stage.rows[2:-1])
+        pieces.append(_spread_mask(evaluation, value, stage.over, ranges[query][1] - low))
     return torch.cat(pieces, 2)
+
+
+def _spread_mask(evaluation: _Evaluation, value: Value, over: Axis, queries: int) -> Tensor:
+    """Bool [B or 1, H or 1, queries, entries of `over`]."""
+    axes = (*evaluation.pattern.axes[:3], over)
+    shape = [evaluation.size(axis) if axis in value.axes else 1 for axis in axes[:2]]
+    return expand(value, axes, [*shape, queries, evaluation.size(over)])
+
+
+def _seen_through_states(pattern: Pattern, inputs: Inputs) -> Tensor:
+    conditions = seen_through_states(pattern)
+    if conditions is None:
+        raise NoKeyAttention(pattern=pattern.name)
+    evaluation = _Evaluation(pattern, inputs, torch.float64)
+    queries = evaluation.size(pattern.axes[2])
+    values = [evaluation.expressions.condition(condition, Scope({})) for condition in conditions]
+    masks = [_spread_mask(evaluation, value, KEY, queries) for value in values]
+    return torch.stack(masks).any(0)
 
 
 def _check_given(pattern: Pattern, inputs: Inputs, reads: list[Read], what: str) -> None:

@@ -29,6 +29,9 @@ from attnlang.ir.pattern import (
 _ALIVE = 6
 """Intermediates of the size of the largest one that exist together, by experience."""
 
+_MOST_KNOWN = 64
+Shapes = tuple[frozenset[frozenset[Axis]], list[Axis]]
+
 
 def chunks(
     pattern: Pattern, size: Callable[[Axis], int], budget: int, width: int
@@ -36,8 +39,7 @@ def chunks(
     """Ranges of (b, h, q) that together cover the output, each within `budget` bytes for numbers of `width` bytes."""
     rows = pattern.axes[:3]
     lengths = {axis: size(axis) for axis in rows}
-    shapes = {frozenset(axes) for axes in _intermediates(pattern)}
-    order = [axis for axis in rows if not _mixed(pattern, axis)] or [rows[2]]
+    shapes, order = _shapes(pattern)
 
     def needed(axes: frozenset[Axis]) -> int:
         return _ALIVE * width * prod(lengths.get(axis, size(axis)) for axis in axes)
@@ -50,6 +52,21 @@ def chunks(
              for axis in rows]  # fmt: skip
     for ranges in product(*steps):
         yield dict(zip(rows, ranges, strict=True))
+
+
+_known: dict[int, tuple[Pattern, Shapes]] = {}
+
+
+def _shapes(pattern: Pattern) -> Shapes:
+    """The axes of all intermediates, and the output axes that may be cut; found once for a pattern that is in use."""
+    known = _known.get(id(pattern))
+    if known is None or known[0] is not pattern:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        rows = pattern.axes[:3]
+        order = [axis for axis in rows if not _mixed(pattern, axis)] or [rows[2]]
+        known = _known[id(pattern)] = (pattern, (frozenset(_intermediates(pattern)), order))
+    return known[1]
 
 
 def _mixed(pattern: Pattern, axis: Axis) -> bool:

@@ -86,6 +86,15 @@ def both(first: Value, second: Value) -> Value:
     return Value(left & right, axes)
 
 
+def anywhere(condition: Value, bound: Sequence[Axis]) -> Value:
+    """Whether a condition holds at any value of those of the bound axes that it has."""
+    for axis in bound:
+        if axis in condition.axes:
+            rest = tuple(other for other in condition.axes if other != axis)
+            condition = Value(condition.tensor.any(condition.axes.index(axis)), rest)
+    return condition
+
+
 def all_finite(tensor: Tensor) -> bool:
     """Whether no entry is infinite or NaN, seen at the sum (false too where finite entries sum to more than a
     float holds)."""

@@ -259,7 +259,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A condition over symbols that a call must satisfy; `written` is how the report names it."""
+    """A condition that a call must satisfy, over symbols and tensors, without free index variables; `written` is how
+    the report names it."""
 
     condition: Expr
     written: str

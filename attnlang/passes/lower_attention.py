@@ -21,10 +21,11 @@ from attnlang.ir.pattern import (
 from attnlang.ir.plan import Band, Specialization, Tile
 from attnlang.ir.rewrite import simplify
 from attnlang.passes.algebra import scaled
-from attnlang.passes.lower_expr import Lowering, Scope, Source
+from attnlang.passes.lower_expr import Lowering
 from attnlang.passes.prune import prune
 from attnlang.passes.ranges import key_range
 from attnlang.passes.reweight import factor_of
+from attnlang.passes.scopes import Scope, Source
 from attnlang.passes.typed import binary, cast, elementwise, weight
 
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453

@@ -8,7 +8,7 @@ hoisting is where a value is put, not a later pass.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from attnlang.ir import kernel as ir
 from attnlang.ir.bounds import Facts, interval
@@ -33,36 +33,13 @@ from attnlang.ir.pattern import (
 )  # fmt: skip
 from attnlang.ir.rewrite import simplify, substitute
 from attnlang.passes.algebra import factors, product, sum_over, terms
+from attnlang.passes.hints import hint, read_hint
+from attnlang.passes.reductions import COMBINE, log_of_sum, neutral
+from attnlang.passes.scopes import Scope, Source, is_outer, moving
 from attnlang.passes.typed import binary, cast, dot_type, elementwise, operation, walk, weight
 
 UNROLL = 8  # sums this short are written out
 WIDEST_LANES = 256  # reduced axes up to this length may become a dimension of a tile
-
-
-@dataclass
-class Scope:
-    """A place for statements. `axes` are the indices that are known here and were not outside."""
-
-    axes: frozenset[Axis]
-    parent: Scope | None = None
-    statements: list[ir.Statement] = field(default_factory=list[ir.Statement])
-    known: dict[object, ir.Expr] = field(default_factory=dict[object, ir.Expr])
-
-    def is_inner(self) -> bool:
-        """Whether it lies in a loop over keys."""
-        return len(self.chain()) > 2
-
-    def chain(self) -> list[Scope]:
-        """From the outermost scope to this one."""
-        return [*(self.parent.chain() if self.parent else []), self]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A tensor a kernel reads: its argument, its element type, its axes."""
-
-    pointer: ir.Pointer
-    axes: tuple[TensorAxis, ...]
 
 
 class Lowering:
@@ -141,7 +118,7 @@ class Lowering:
         costly = any(isinstance(part, ir.Load | ir.Dot | ir.Fold) for part in walk(value))
         hoisted = home is not scope and isinstance(value, ir.Op)
         if costly or hoisted or self._is_large(value):
-            value = self.assign(home, _hint(expr), value)
+            value = self.assign(home, hint(expr), value)
         if isinstance(value, Var) or not isinstance(value, ir.Op):
             home.known[key] = value
         return value
@@ -199,7 +176,7 @@ class Lowering:
         home = self.home(expr, scope)
         key = ("tile", expr)
         if key not in home.known:
-            home.known[key] = self.assign(home, _read_hint(expr, loaded := self.read(expr, home)), loaded)
+            home.known[key] = self.assign(home, read_hint(expr, loaded := self.read(expr, home)), loaded)
         return home.known[key]
 
     def read(self, expr: Read, scope: Scope) -> ir.Load:
@@ -229,9 +206,9 @@ class Lowering:
         still = [
             at
             for at in expr.at
-            if not {axis for axis in free_axes(at) if axis not in self.lanes} & _moving(scope)
+            if not {axis for axis in free_axes(at) if axis not in self.lanes} & moving(scope)
         ]
-        place = scope.chain()[0] if len(still) == len(expr.at) or _is_outer(base, scope) else scope
+        place = scope.chain()[0] if len(still) == len(expr.at) or is_outer(base, scope) else scope
         key = ("base", base)
         for outer in place.chain():
             if key in outer.known:
@@ -318,7 +295,7 @@ class Lowering:
             count = Apply("max", (Reduce("sum", expr.axes, ones, None), Literal(1.0)))
             return self.lower(Apply("div", (total, count)), scope)
         if expr.op == "logsumexp":
-            return self.lower(_log_of_sum(expr), scope)
+            return self.lower(log_of_sum(expr), scope)
         taken = sum_over(expr)
         if taken is None:
             return self._loop(expr, scope)
@@ -441,7 +418,7 @@ class Lowering:
         if more:
             body, condition = Reduce(expr.op, tuple(more), body, condition), None
         kind: Type = "i1" if expr.op in ("any", "all") else self.whole if dtype_of(expr) == "int" else "fp32"
-        combine, start = _COMBINE[expr.op], _neutral(expr.op, kind)
+        combine, start = COMBINE[expr.op], neutral(expr.op, kind)
         inner = Scope(frozenset((axis,)), scope)
         counter = Var(axis.name, "i32")
         index: ir.Expr = binary("add", counter, cast(self.lower(axis.start, scope), "i32"))
@@ -449,7 +426,7 @@ class Lowering:
         value = cast(self.lower(body, inner), kind)
         if condition is not None:
             value = elementwise("where", [self.lower(condition, inner), value, Const(start, kind)], kind)
-        name = self.fresh(_hint(expr), scope)
+        name = self.fresh(hint(expr), scope)
         shape = value.shape
         total = Var(name, kind, shape)
         scope.statements.append(ir.Assign(name, ir.Full(start, kind, shape) if shape else Const(start, kind)))
@@ -457,21 +434,6 @@ class Lowering:
         stop = cast(self.lower(axis.size, scope), "i32")
         scope.statements.append(ir.Loop(counter.name, Const(0, "i32"), stop, tuple(inner.statements)))
         return total
-
-
-_COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-
-
-def _neutral(op: str, kind: Type) -> bool | int | float:
-    """What a reduction gives over nothing."""
-    match op:
-        case "max" | "min":
-            sign = -1 if op == "max" else 1
-            return sign * (2**31 - 1 if kind == "i32" else 2**63 - 1 if kind == "i64" else float("inf"))
-        case "any" | "all":
-            return op == "all"
-        case _:
-            return 1 if op == "prod" else 0
 
 
 _COSTLY = frozenset(
@@ -484,61 +446,5 @@ def padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def _log_of_sum(expr: Reduce) -> Expr:
-    """log Σ exp(x)  ->  log Σ exp(x − m) + m, with m the largest x, 0 where there is none"""
-    others = {axis: replace(axis, name=f"{axis.name}_other") for axis in expr.axes}
-    renamed: dict[Expr, Expr] = {Index(axis): Index(other) for axis, other in others.items()}
-    where = None if expr.where is None else substitute(expr.where, renamed)
-    largest = Reduce("max", tuple(others.values()), substitute(expr.body, renamed), where)
-    shift = Apply("where", (Apply("eq", (largest, Literal(float("-inf")))), Literal(0.0), largest))
-    powers = Apply("exp", (Apply("sub", (expr.body, shift)),))
-    return Apply("add", (Apply("log", (Reduce("sum", expr.axes, powers, expr.where),)), shift))
-
-
 def _length(axis: Axis) -> Expr:
     return Apply("float", (axis.size,))
-
-
-def _moving(scope: Scope) -> set[Axis]:
-    return {axis for place in scope.chain()[1:] for axis in place.axes}
-
-
-def _is_outer(base: ir.Expr, scope: Scope) -> bool:
-    """Whether a scalar offset only uses names of the outermost scope or arguments."""
-    inner = {
-        statement.name
-        for place in scope.chain()[1:]
-        for statement in place.statements
-        if isinstance(statement, ir.Assign)
-    }
-    loops = {
-        value.name for place in scope.chain()[1:] for value in place.known.values() if isinstance(value, Var)
-    }
-    return not ({part.name for part in walk(base) if isinstance(part, Var)} & (inner | loops))
-
-
-def _read_hint(expr: Read, loaded: ir.Load) -> str:
-    return f"{expr.source}_tile" if len(loaded.shape) == 2 else f"{expr.source}_value".replace(".", "_")
-
-
-def _hint(expr: Expr) -> str:
-    if expr == kv_head_of(Index(HEAD)):
-        return "kv_head"
-    match expr:
-        case Apply("mul", (Symbol(name, _), Literal(float()))):
-            return f"{name}_log2e"
-        case Read(source, _, _):
-            return source.lower().replace(".", "_")
-        case Reduce(_, (axis, *_), _, _):
-            return {"feature": "dot"}.get(axis.role, "total")
-        case Apply(op, _):
-            return {
-                "lt": "test",
-                "le": "test",
-                "ge": "test",
-                "gt": "test",
-                "and": "both",
-                "or": "either",
-            }.get(op, "part")
-        case _:
-            return "value"

@@ -32,6 +32,12 @@ from attnlang.passes.typed import walk as walk_expr
 from attnlang.passes.verify_kernel import verify_kernel
 from attnlang.targets import target_of
 
+BACKWARD = Decision(
+    "backward", "dense PyTorch", "there are no backward kernels yet; it saves the inputs", "kernels"
+)
+ALL_PAIRS = Decision(
+    "memory", "every pair of query and key", "dense PyTorch holds the scores and the weights"
+)
 _STORED: dict[DType, Type] = {"float": "fp32", "int": "i32", "bool": "i1"}
 
 
@@ -69,7 +75,7 @@ def make_plan(
 def _eager(
     pattern: Pattern, specialization: Specialization, decision: Decision, blocked: tuple[Obstacle, ...] = ()
 ) -> Plan:
-    return Plan(pattern, specialization, "eager", obstacles=blocked, decisions=(decision,))
+    return Plan(pattern, specialization, "eager", obstacles=blocked, decisions=(decision, ALL_PAIRS))
 
 
 def facts_of(pattern: Pattern, specialization: Specialization) -> Facts:
@@ -106,6 +112,7 @@ def _kernels(
     if needed:
         names = ", ".join(let.name for let in needed)
         decisions.append(Decision("tables", names, "looked up by the kernel, evaluated by PyTorch before it"))
+    decisions.append(BACKWARD)
     decisions += _specialized(specialization)
     combine = None if alone else pattern.output
     return Plan(pattern, specialization, "kernels", tuple(branches), needed, combine, (), tuple(decisions))

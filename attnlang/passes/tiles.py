@@ -11,7 +11,7 @@ TILES: dict[tuple[str, bool], tuple[Tile, Tile, Tile]] = {
     ("hopper", True): (Tile(128, 128, 8, 2), Tile(128, 64, 8, 3), Tile(128, 64, 8, 2)),
     ("ampere", True): (Tile(128, 64, 8, 2), Tile(128, 32, 8, 3), Tile(64, 32, 8, 2)),
     ("hip", True): (Tile(128, 32, 4, 1), Tile(64, 32, 4, 1), Tile(32, 32, 4, 1)),
-    ("hopper", False): (Tile(64, 32, 8, 2), Tile(32, 32, 8, 2), Tile(32, 16, 8, 2)),
+    ("hopper", False): (Tile(64, 32, 8, 2), Tile(64, 16, 8, 2), Tile(32, 16, 8, 2)),
     ("ampere", False): (Tile(64, 32, 8, 2), Tile(32, 32, 8, 2), Tile(32, 16, 8, 2)),
     ("hip", False): (Tile(64, 32, 4, 1), Tile(32, 32, 4, 1), Tile(16, 16, 4, 1)),
 }

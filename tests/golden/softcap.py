@@ -68,7 +68,9 @@ def softcap_forward(
         k = k_first + tl.arange(0, BLOCK_N)
         K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]))
         dot = tl.dot(Q_tile, tl.trans(K_tile))
-        s = cap_log2e * tanh(dot * scale / cap)
+        part = dot * scale / cap
+        part_2 = tanh(part)
+        s = cap_log2e * part_2
         m_new = tl.maximum(m, tl.max(s, axis=1))
         shift = tl.where(m_new == float("-inf"), 0.0, m_new)
         p = tl.exp2(s - shift[:, None])
@@ -85,8 +87,10 @@ def softcap_forward(
         exists = k < NK
         K_tile = tl.load(K + K_base + ((k * tl.cast(K_stride_2, tl.int32))[:, None] + tl.arange(0, BLOCK_D)[None, :]), mask=exists[:, None], other=0)
         dot = tl.dot(Q_tile, tl.trans(K_tile))
+        part = dot * scale / cap
+        part_2 = tanh(part)
         visible = (k[None, :] <= q[:, None]) & exists[None, :]
-        s = tl.where(visible, cap_log2e * tanh(dot * scale / cap), float("-inf"))
+        s = tl.where(visible, cap_log2e * part_2, float("-inf"))
         m_new = tl.maximum(m, tl.max(s, axis=1))
         shift = tl.where(m_new == float("-inf"), 0.0, m_new)
         p = tl.exp2(s - shift[:, None])

@@ -205,3 +205,11 @@ def gated_slots(z: Given) -> Tensor:
         if n >= z.q_offset:
             rows.append(softmax(z.scale * z.q[:, :, [n - z.q_offset]] @ ks.mT) @ vs)
     return torch.cat(rows, 2)
+
+
+@mechanism("budget_per_head", params={"recent": 2}, budget=ints(5, "B, H"))
+def budget_per_head(z: Given) -> Tensor:
+    votes = softmax(dot(z), causal(z))[:, :, -1].detach()
+    rank = torch.where(z.j[0] < z.NK - 2, votes, -1.0).argsort(-1, descending=True).argsort(-1)
+    kept = (rank < column(z.budget)) | (z.j[0] >= z.NK - 2)
+    return over(z, causal(z) & kept[:, :, None])

@@ -119,3 +119,92 @@ def latent_heads(z: Given) -> Tensor:
 
     rotary = turned(z.qr, z.i[:, 0]) @ turned(z.kr, z.j[0])[:, None].mT
     return softmax((z.q @ k.mT + rotary) / (z.D + z.rotary) ** 0.5, causal(z)) @ v
+
+
+@mechanism("two_simplicial", sizes="NK=6", params={"window": 3}, K2=floats("B, HK, NK, D"), V2=floats("B, HK, NK, DV"))
+def two_simplicial(z: Given) -> Tensor:
+    k2, v2 = per_query_head(z, z.K2), per_query_head(z, z.V2)
+    near = causal(z) & (z.i - z.j < 3)
+    s = z.scale * torch.einsum("bhqd,bhjd,bhkd->bhqjk", z.q, z.k, k2)
+    seen = (near[:, :, None] & near[:, None]).flatten(-2)
+    w = softmax(s.flatten(-2), seen).unflatten(-1, (z.NK, z.NK))
+    return torch.einsum("bhqjk,bhje,bhke->bhqe", w, z.v, v2)
+
+
+@mechanism("lambda_layer", square=True, place=floats("NK, NK, D"))
+def lambda_layer(z: Given) -> Tensor:
+    content = z.k.softmax(2).mT @ z.v
+    return z.q @ content + torch.einsum("bhqd,qkd,bhke->bhqe", z.q, z.place, z.v)
+
+
+@mechanism("attention_free", sizes="DV=4", bias=floats("H, NK, NK"))
+def attention_free(z: Given) -> Tensor:
+    logits = z.k[:, :, None] + at_queries(z, z.bias, 1)[..., None]
+    w = softmax(logits, causal(z)[:, :, None], dim=3)
+    return torch.sigmoid(z.q) * (w * z.v[:, :, None]).sum(3)
+
+
+@mechanism("path", square=True, beta=floats("B, H, NK", 0.1, 1.9), direction=floats("B, H, NK, D"))
+def path(z: Given) -> Tensor:
+    u = z.direction / z.direction.norm(dim=-1, keepdim=True)
+    rows: list[Tensor] = []
+    for i in range(z.NK):
+        r, row = z.q[:, :, i], [torch.zeros_like(z.q[:, :, 0, 0])] * z.NK
+        for j in range(i, -1, -1):
+            row[j] = z.scale * (r * z.k[:, :, j]).sum(-1)
+            r = r - (z.beta[:, :, j] * (u[:, :, j] * r).sum(-1))[..., None] * u[:, :, j]
+        rows.append(torch.stack(row, -1))
+    s = torch.stack(rows, 2)
+    return softmax(s, causal(z)) @ z.v
+
+
+@mechanism("monotonic", square=True)
+def monotonic(z: Given) -> Tensor:
+    p = torch.sigmoid(dot(z))
+    a = torch.zeros_like(p[:, :, 0]) + (z.j[0] == 0)
+    rows: list[Tensor] = []
+    for i in range(z.NQ):
+        carried, row = torch.zeros_like(a[..., 0]), []
+        for j in range(z.NK):  # what arrives at j: what started there, and what went past j − 1
+            carried = (carried * (1 - p[:, :, i, j - 1]) if j else carried) + a[..., j]
+            row.append(p[:, :, i, j] * carried)
+        a = torch.stack(row, -1)
+        rows.append(a)
+    return torch.stack(rows, 2) @ z.v
+
+
+@mechanism("fourier", square=True)
+def fourier(z: Given) -> Tensor:
+    return torch.fft.fft2(z.v).real
+
+
+@mechanism(
+    "diagonal_state", params={"states": 3}, damping=floats("H, states"), speed=floats("H, states"),
+    real=floats("H, states"), imaginary=floats("H, states"), step_size=floats("H"),
+)  # fmt: skip
+def diagonal_state(z: Given) -> Tensor:
+    t = (z.i - z.j).clamp(min=0) * heads(z.step_size.exp())
+    root = torch.complex(-z.damping.exp(), z.speed)
+    c = torch.complex(z.real, z.imaginary)
+    filtered = 2 * (c[..., None, None] * torch.exp(root[..., None, None] * t[:, None])).real.sum(1)
+    return torch.where(causal(z), filtered, 0.0) @ z.v
+
+
+@mechanism("rank_bias", params={"ranks": 4}, bias=floats("H, ranks"))
+def rank_bias(z: Given) -> Tensor:
+    s = torch.where(causal(z), dot(z), -torch.inf)
+    rank = s.argsort(-1, descending=True).argsort(-1).clamp(max=3)
+    table = z.bias[None, :, None].expand(z.B, -1, z.NQ, -1)
+    return softmax(dot(z) + table.gather(-1, rank), causal(z)) @ z.v
+
+
+@mechanism("hyperbolic", beta=floats("H", 0.3), c=floats("H"))
+def hyperbolic(z: Given) -> Tensor:
+    def lifted(x: Tensor) -> Tensor:
+        return torch.cat((torch.sqrt(1 + (x**2).sum(-1, keepdim=True)), x), -1)
+
+    q, k, v = lifted(z.q), lifted(z.k), lifted(z.v)
+    apart = torch.acosh((q[..., :1] * k[..., :1].mT - q[..., 1:] @ k[..., 1:].mT).clamp(min=1 + 1e-9))
+    w = softmax(-heads(z.beta) * apart, causal(z)) * v[..., :1].mT
+    klein = w / w.sum(-1, keepdim=True) @ (z.v / v[..., :1])
+    return klein * torch.rsqrt((1 - (klein**2).sum(-1, keepdim=True)).clamp(min=1e-9))

@@ -1,0 +1,376 @@
+"""A predicate over concrete numbers as a shared graph of operations on one row index and one column index.
+
+Equal subexpressions are one node. Whole numbers are kept as linear forms whose part in the row, part in the column and
+rest are apart, so that `q − k` and its kind have exact ranges over a box; comparisons of whole numbers are ranges
+`a ≤ form ≤ b`, and ranges of one form that must hold together are one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnlang.ir.pattern import OPERATIONS, DType
+from attnlang.passes.boxes_numbers import numeric
+
+Array = NDArray[Any]
+ROW, COLUMN, BOTH = 1, 2, 3
+BIG = 1 << 60
+"""Beyond every whole number that is told from infinity here."""
+FUZZY = frozenset(
+    ("exp", "exp2", "expm1", "log", "log2", "log1p", "rsqrt", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "pow")
+)  # fmt: skip
+"""Operations on floats that libraries round differently."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """`side`: what it depends on (ROW, COLUMN, BOTH, 0). `data`: the value of a "const"; factors and constant of a
+    "sum"; ends of a "range"; source and fixed offsets of a "read". `fuzzy`: rounding enters it."""
+
+    number: int
+    op: str
+    args: tuple[Node, ...]
+    data: tuple[Any, ...]
+    dtype: DType
+    side: int
+    fuzzy: bool
+
+    @property
+    def value(self) -> Any:
+        """Of a constant."""
+        return self.data[0]
+
+
+class Graph:
+    """Makes nodes, simplified, each once."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[Any, ...], Node] = {}
+        self.arrays: dict[int, Array] = {}
+
+    def _node(
+        self, op: str, args: tuple[Node, ...], data: tuple[Any, ...], dtype: DType, side: int = 0
+    ) -> Node:
+        key = (op, tuple(arg.number for arg in args), data, dtype)
+        found = self._nodes.get(key)
+        if found is None:
+            for arg in args:
+                side |= arg.side
+            fuzzy = (op in FUZZY and dtype == "float") or any(arg.fuzzy for arg in args)
+            found = self._nodes[key] = Node(len(self._nodes), op, args, data, dtype, side, fuzzy)
+        return found
+
+    # ------------------------------------------------------------------------------------------- leaves
+
+    def const(self, value: Any) -> Node:
+        """A number."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        dtype: DType = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
+        return self._node("const", (), (value,), dtype)
+
+    def index(self, side: int) -> Node:
+        """The row or the column index itself."""
+        return self._node("index", (), (side,), "int", side)
+
+    def unknown(self, name: str, dtype: DType) -> Node:
+        """A number of which nothing is known: different for every pair."""
+        return self._node("unknown", (), (name,), dtype, BOTH)
+
+    def read(self, source: str, array: Array, at: Sequence[Node]) -> Node:
+        """An element of an array; offsets beyond it are moved to its nearest element."""
+        fixed = tuple(
+            min(max(int(node.value), 0), array.shape[dim] - 1) if node.op == "const" else None
+            for dim, node in enumerate(at)
+        )
+        part: Array = array[tuple(slice(None) if offset is None else offset for offset in fixed)]
+        free = tuple(node for node in at if node.op != "const")
+        if not free:
+            return self.const(part.item())
+        dtype: DType = "bool" if part.dtype == np.bool_ else "int" if part.dtype.kind in "iu" else "float"
+        node = self._node("read", free, (source, fixed), dtype)
+        self.arrays[node.number] = part
+        return node
+
+    # --------------------------------------------------------------------------------------- operations
+
+    def apply(self, op: str, args: Sequence[Node]) -> Node:
+        """An operation of the pattern IR."""
+        if all(arg.op == "const" for arg in args):
+            return self.const(numeric(op, [arg.value for arg in args], _ints(args)))
+        match op:
+            case "and":
+                return self.both(args[0], args[1])
+            case "or":
+                return self.either(args[0], args[1])
+            case "not":
+                return self.negation(args[0])
+            case "where":
+                return self._where(args[0], args[1], args[2])
+            case "detach":
+                return args[0]
+            case "lt" | "le" | "gt" | "ge" | "eq" | "ne":
+                return self._comparison(op, args[0], args[1])
+            case "int" | "floor" | "ceil" | "round" if args[0].dtype == "int":
+                return args[0]
+            case "float" if args[0].dtype == "float":
+                return args[0]
+            case _:
+                return self._arithmetic(op, args)
+
+    def _arithmetic(self, op: str, args: Sequence[Node]) -> Node:
+        kind = OPERATIONS[op][1]
+        whole = _ints(args)
+        if op not in ("int", "float"):
+            args = [self.apply("int", [arg]) if arg.dtype == "bool" else arg for arg in args]
+        if whole and kind == "same":
+            match op:
+                case "add":
+                    return self.sum(((1, args[0]), (1, args[1])), 0)
+                case "sub":
+                    return self.sum(((1, args[0]), (-1, args[1])), 0)
+                case "neg":
+                    return self.sum(((-1, args[0]),), 0)
+                case "mul" if args[0].op == "const" or args[1].op == "const":
+                    number, other = (args[0], args[1]) if args[0].op == "const" else (args[1], args[0])
+                    return self.sum(((int(number.value), other),), 0)
+                case "min" | "max" if args[0] is args[1]:
+                    return args[0]
+                case "floordiv" if args[1].op == "const" and args[1].value in (0, 1):
+                    return args[0]
+                case "mod" if args[1].op == "const" and args[1].value in (0, 1):
+                    return self.const(0)
+                case _:
+                    pass
+        dtype: DType = ("int" if whole else "float") if kind == "same" else kind
+        return self._node(op, tuple(args), (), dtype)
+
+    def _where(self, condition: Node, x: Node, y: Node) -> Node:
+        if condition.op == "const":
+            return x if condition.value else y
+        if x is y:
+            return x
+        if x.dtype == y.dtype == "bool":
+            if x.op == "const" or y.op == "const":
+                either = self.both(condition, x), self.both(self.negation(condition), y)
+                return self.either(*either)
+            return self._node("where", (condition, x, y), (), "bool")
+        x, y = (self.apply("int", [part]) if part.dtype == "bool" else part for part in (x, y))
+        dtype: DType = "float" if "float" in (x.dtype, y.dtype) else "int"
+        return self._node("where", (condition, x, y), (), dtype)
+
+    # -------------------------------------------------------------------------------------------- logic
+
+    def truth(self, node: Node) -> Node:
+        """A number as a condition: not 0."""
+        return node if node.dtype == "bool" else self.apply("ne", [node, self.const(0)])
+
+    def negation(self, x: Node) -> Node:
+        """not x"""
+        x = self.truth(x)
+        if x.op == "const":
+            return self.const(not x.value)
+        return x.args[0] if x.op == "not" else self._node("not", (x,), (), "bool")
+
+    def both(self, x: Node, y: Node) -> Node:
+        """x and y; ranges of one form become their intersection."""
+        parts: dict[Node, None] = {}
+        ranges: dict[Node, Node] = {}
+        for part in (*self._conjuncts(self.truth(x)), *self._conjuncts(self.truth(y))):
+            if part.op == "range" and (before := ranges.get(part.args[0])) is not None:
+                low, high = max(before.data[0], part.data[0]), min(before.data[1], part.data[1])
+                merged = self.range(part.args[0], low, high)
+                parts.pop(before, None)
+                part = merged
+            if part.op == "const":
+                if not part.value:
+                    return part
+                continue
+            if part.op == "range":
+                ranges[part.args[0]] = part
+            parts[part] = None
+        return self._all(list(parts))
+
+    def _all(self, parts: list[Node]) -> Node:
+        if not parts:
+            return self.const(True)
+        result = parts[0]
+        for part in parts[1:]:
+            if (part.op == "not" and part.args[0] is result) or (
+                result.op == "not" and result.args[0] is part
+            ):
+                return self.const(False)
+            result = self._node("and", (result, part), (), "bool")
+        return result
+
+    def _conjuncts(self, x: Node) -> tuple[Node, ...]:
+        return (*self._conjuncts(x.args[0]), x.args[1]) if x.op == "and" else (x,)
+
+    def either(self, x: Node, y: Node) -> Node:
+        """x or y"""
+        x, y = self.truth(x), self.truth(y)
+        for one, other in ((x, y), (y, x)):
+            if one.op == "const":
+                return one if one.value else other
+        return x if x is y else self._node("or", (x, y), (), "bool")
+
+    # -------------------------------------------------------------------------------------- comparisons
+
+    def _comparison(self, op: str, x: Node, y: Node) -> Node:
+        if x.dtype == y.dtype == "bool" and op in ("eq", "ne"):
+            same = self._same(x, y)
+            return same if op == "eq" else self.negation(same)
+        x, y = (self.apply("int", [part]) if part.dtype == "bool" else part for part in (x, y))
+        if x.dtype != y.dtype:
+            found = self._with_fraction(op, x, y)
+            if found is not None:
+                return found
+        if x.dtype == y.dtype == "int":
+            low, high = {"lt": (-BIG, -1), "le": (-BIG, 0), "gt": (1, BIG), "ge": (0, BIG)}.get(op, (0, 0))
+            found = self._in_range([(1, x), (-1, y)], 0, low, high)
+            return self.negation(found) if op == "ne" else found
+        if op in ("gt", "ge"):
+            return self._node("lt" if op == "gt" else "le", (y, x), (), "bool")
+        if op == "ne":
+            return self.negation(self._node("eq", (x, y), (), "bool"))
+        return self._node(op, (x, y), (), "bool")
+
+    def _same(self, x: Node, y: Node) -> Node:
+        for one, other in ((x, y), (y, x)):
+            if one.op == "const":
+                return other if one.value else self.negation(other)
+        return self.const(True) if x is y else self._node("same", (x, y), (), "bool")
+
+    def _with_fraction(self, op: str, x: Node, y: Node) -> Node | None:
+        """A whole number compared with a constant float, as a range."""
+        mirrored = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}.get(op, op)
+        if x.op == "const":
+            x, y, op = y, x, mirrored
+        if y.op != "const" or x.dtype != "int" or not abs(y.value) < BIG:
+            return None
+        low, high = math.ceil(y.value), math.floor(y.value)
+        match op:
+            case "lt":
+                return self._in_range([(1, x)], 0, -BIG, low - 1)
+            case "le":
+                return self._in_range([(1, x)], 0, -BIG, high)
+            case "gt":
+                return self._in_range([(1, x)], 0, high + 1, BIG)
+            case "ge":
+                return self._in_range([(1, x)], 0, low, BIG)
+            case _:
+                found = self._in_range([(1, x)], 0, low, high)
+                return found if op == "eq" else self.negation(found)
+
+    def range(self, form: Node, low: int, high: int) -> Node:
+        """low ≤ form ≤ high"""
+        return self._in_range([(1, form)], 0, low, high)
+
+    def _in_range(self, terms: Sequence[tuple[int, Node]], constant: int, low: int, high: int) -> Node:
+        found, constant = self.linear(terms, constant)
+        low, high = max(low - constant, -BIG), min(high - constant, BIG)
+        if not found:
+            return self.const(low <= 0 <= high)
+        divisor = math.gcd(*found.values())
+        if next(iter(found.values())) < 0:
+            divisor = -divisor
+            low, high = -high, -low
+        scale = abs(divisor)
+        low = -BIG if low <= -BIG // 2 else -(-low // scale)
+        high = BIG if high >= BIG // 2 else high // scale
+        if low > high:
+            return self.const(False)
+        if low == -BIG and high == BIG:
+            return self.const(True)
+        reduced = {term: factor // divisor for term, factor in found.items()}
+        if len(reduced) == 1 and (taken := self._taken_apart(next(iter(reduced)), low, high)) is not None:
+            return taken
+        form = self.sum([(factor, term) for term, factor in reduced.items()], 0)
+        return self._node("range", (form,), (low, high), "bool")
+
+    def _taken_apart(self, term: Node, low: int, high: int) -> Node | None:
+        """A range of a single nonlinear term as ranges of what stands in it; None where that is not simpler."""
+        if term.op == "int" and term.args[0].dtype == "bool":
+            has_one, has_zero = low <= 1 <= high, low <= 0 <= high
+            if has_one and has_zero:
+                return self.const(True)
+            condition = term.args[0]
+            return condition if has_one else self.negation(condition) if has_zero else self.const(False)
+        if term.side != BOTH:
+            return None
+        match term.op:
+            case "abs":
+                x = term.args[0]
+                if low <= 0:
+                    return self.range(x, -high, high)
+                return self.either(self.range(x, low, high), self.range(x, -high, -low))
+            case "floordiv" if term.args[1].op == "const" and term.args[1].value > 0:
+                by = int(term.args[1].value)
+                ends = (low if low == -BIG else low * by), (high if high == BIG else high * by + by - 1)
+                return self.range(term.args[0], *ends)
+            case "max":
+                x, y = term.args
+                above = self.either(self.range(x, low, BIG), self.range(y, low, BIG))
+                return self.both(above, self.both(self.range(x, -BIG, high), self.range(y, -BIG, high)))
+            case "min":
+                x, y = term.args
+                below = self.either(self.range(x, -BIG, high), self.range(y, -BIG, high))
+                return self.both(below, self.both(self.range(x, low, BIG), self.range(y, low, BIG)))
+            case "where":
+                condition, x, y = term.args
+                return self._where(condition, self.range(x, low, high), self.range(y, low, high))
+            case _:
+                return None
+
+    # ------------------------------------------------------------------------------------- linear forms
+
+    def linear(
+        self, terms: Sequence[tuple[int, Node]], constant: int
+    ) -> tuple[dict[Node, int], int]:
+        """Σ factor·term + constant over terms that are no sums, ordered by when they were made."""
+        found: dict[Node, int] = {}
+        for factor, term in terms:
+            if term.op == "const":
+                constant += factor * int(term.value)
+            elif term.op == "sum":
+                inner, more = self.linear(list(zip(term.data[:-1], term.args, strict=True)), term.data[-1])
+                constant += factor * more
+                for part, times in inner.items():
+                    found[part] = found.get(part, 0) + factor * times
+            else:
+                found[term] = found.get(term, 0) + factor
+        ordered = sorted(found.items(), key=lambda item: item[0].number)
+        return {term: factor for term, factor in ordered if factor}, constant
+
+    def sum(self, terms: Sequence[tuple[int, Node]], constant: int) -> Node:
+        """A linear form; the terms of one side are a form of their own."""
+        found, constant = self.linear(terms, constant)
+        sides = {term.side for term in found}
+        if len(sides) > 1:
+            parts: list[tuple[int, Node]] = []
+            for side in (ROW, COLUMN):
+                own = {term: factor for term, factor in found.items() if term.side == side}
+                if own:
+                    parts.append((1, self._plain_sum(own, 0)))
+            parts += [(factor, term) for term, factor in found.items() if term.side == BOTH]
+            factors = tuple(factor for factor, _ in parts)
+            return self._node("sum", tuple(term for _, term in parts), (*factors, constant), "int")
+        return self._plain_sum(found, constant)
+
+    def _plain_sum(self, found: Mapping[Node, int], constant: int) -> Node:
+        if not found:
+            return self.const(constant)
+        if constant == 0 and list(found.values()) == [1]:
+            return next(iter(found))
+        return self._node("sum", tuple(found), (*found.values(), constant), "int")
+
+
+def _ints(args: Sequence[Node]) -> bool:
+    """Whether an operation on them is one on whole numbers."""
+    return all(arg.dtype != "float" for arg in args)
