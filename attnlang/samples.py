@@ -24,10 +24,12 @@ from attnlang.ir.pattern import (
     Pattern,
     Read,
     Recurrence,
+    Reduce,
     Select,
     Tensor,
     children,
 )
+from attnlang.ir.rewrite import map_children
 
 if TYPE_CHECKING:
     import torch
@@ -62,10 +64,10 @@ def random_inputs(
 def random_tensors(pattern: Pattern, symbols: Mapping[str, Number], seed: int) -> dict[str, torch.Tensor]:
     """The declared tensors on the CPU; `symbols` holds the sizes and the parameters.
 
-    Bools are true in one of four places. Ints are what the pattern compares them with or uses them for, else one of
-    FEW; along positions they rise, as the ids of documents do. Floats over features but not tokens are normal; all
-    others, which may be decays, gates or slopes, lie between 0.05 and 0.95; both float32. A tensor whose lengths are
-    not known is left out.
+    Bools are true in one of four places. Ints are what the pattern compares them with or uses them for, and requires
+    of them, else one of FEW; along positions they rise, as the ids of documents do. Floats over features but not
+    tokens are normal; all others, which may be decays, gates or slopes, lie between 0.05 and 0.95; both float32. A
+    tensor whose lengths are not known is left out.
     """
     import torch
 
@@ -94,10 +96,35 @@ def _ints(
 ) -> torch.Tensor:
     import torch
 
-    choices = _Use.of(pattern, tensor.name).choices(symbols)
+    choices = _allowed(pattern, tensor.name, _Use.of(pattern, tensor.name).choices(symbols), symbols)
     values = torch.tensor(choices)[torch.randint(len(choices), shape, generator=make)]
     ordered = [place for place, axis in enumerate(tensor.axes) if axis.index in _TOKENS]
     return values.sort(dim=ordered[-1]).values if ordered else values
+
+
+def _allowed(pattern: Pattern, name: str, choices: list[int], symbols: Mapping[str, Number]) -> list[int]:
+    """Those of the choices that the requirements allow everywhere in the tensor; all of them if they allow none."""
+
+    def holds(condition: Expr, value: int) -> bool:
+        match condition:
+            case Reduce("all", _, body, None):
+                return holds(body, value)
+            case _:
+                pass
+        try:
+            return bool(number(_filled(condition, name, value), symbols))
+        except (NotKnown, ArithmeticError):
+            return True
+
+    conditions = [requirement.condition for requirement in pattern.requirements]
+    return [value for value in choices if all(holds(condition, value) for condition in conditions)] or choices
+
+
+def _filled(expr: Expr, name: str, value: int) -> Expr:
+    """The expression with a number in place of every element of a tensor."""
+    if _is_read(expr, name):
+        return Literal(value)
+    return map_children(expr, lambda part: _filled(part, name, value))
 
 
 # ----------------------------------------------------------------------------------------- what ints are for

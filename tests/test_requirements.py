@@ -11,6 +11,7 @@ from torch import Tensor
 import attnlang
 from attnlang.call_interface import Interface
 from attnlang.errors import Diagnostics
+from attnlang.samples import random_tensors
 from tests import catalogue
 
 
@@ -164,3 +165,13 @@ def test_key_heads_that_heads_are_told_exist(head: int) -> None:
     pattern = attnlang.load(catalogue.EXAMPLES / "key_driven_groups.attn")
     told = torch.tensor([0, 1, head, 0])
     assert f"here kv_head[2] = {head}" in report(pattern, kv_head=told)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 6, 8])
+def test_random_inputs_meet_requirements(block: int) -> None:
+    pattern = attnlang.load(catalogue.EXAMPLES / "pyramid.attn")
+    symbols = {"B": 1, "H": 2, "HK": 2, "NQ": 48, "NK": 48, "D": 8, "DV": 8, "block": block}
+    levels = random_tensors(pattern.ir, symbols, 0)["level"]
+    assert set(levels.unique().tolist()) == {0, *(level for level in (1, 2, 4, 8) if block % level == 0)}
+    q = torch.randn(1, 2, 48, 8)
+    assert pattern(q, q, q, level=levels, block=block).shape == (1, 2, 48, 8)
