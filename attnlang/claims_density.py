@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from attnlang.claims import Counterexample, Outcome, Verdict, not_meant
 from attnlang.claims_cases import Case, Search, holds, shown
 from attnlang.claims_inputs import Kind, draw, fits, one_entry, small_values
 from attnlang.claims_verdicts import counterexample, searched
-from attnlang.claims_visible import COMPARED, bound_of, count_of, counting, sources_of, visibilities
+from attnlang.claims_visible import COMPARED, bound_of, count_of, counting, key_visibility, sources_of
 from attnlang.ir.bounds import Facts
 from attnlang.ir.pattern import (
     HEAD,
@@ -48,10 +49,7 @@ HEADS = (1, 2, 4, 8)
 
 def density(interface: Interface, claim: Claim) -> Verdict:
     """The verdict on `assert density <= x`. Raises ClaimNotMeant where it has no keys or a parameter has no value."""
-    keys = [part for part in visibilities(interface, claim) if part[0].role == "key"]
-    if not keys:
-        raise not_meant(interface, claim, "no attention over the keys enters its output")
-    count = _Count(interface, claim, *keys[0])
+    count = _Count(interface, claim, *key_visibility(interface, claim))
     if {"NQ", "NK"} & {name for name, _ in claim.where}:
         return count.at_size()
     return searched(interface, claim, Search(interface, dict(claim.where), inside=False), count.attempt)
@@ -66,6 +64,7 @@ class _Count:
     over: Axis
     seen: Expr
 
+    @cached_property
     def pattern(self) -> Pattern:
         """The pattern that counts visible keys for each query."""
         return counting(self.interface.pattern, self.over, self.seen)
@@ -78,7 +77,7 @@ class _Count:
         if bound is None or not fits(self.interface.pattern, case, len(kinds)):
             return False
         tensors = draw(self.interface.pattern, case, kinds, seed=5)
-        found = count_of(self.interface, case, [self.pattern()], tensors)
+        found = count_of(self.interface, case, [self.pattern], tensors)
         if found is None:
             return False
         pairs = case.sizes["NQ"] * case.sizes["NK"] * case.sizes["H"]
@@ -92,7 +91,7 @@ class _Count:
     def _told(
         self, case: Case, share: float, bound: float, sign: str, tensors: Mapping[str, Tensor]
     ) -> Counterexample:
-        read = sources_of(self.pattern())
+        read = sources_of(self.pattern)
         found = f"the density is {share:.6g}, which is not {sign} {shown(bound)}"
         return counterexample(case, {}, found, tensors, small_values(self.interface, tensors, read))
 
@@ -145,7 +144,7 @@ class _Count:
 
     def _depends(self) -> bool:
         """Whether the visibility depends on what tensors hold."""
-        return bool(sources_of(self.pattern()) & {"Q", "K", "V", *self.interface.tensors})
+        return bool(sources_of(self.pattern) & {"Q", "K", "V", *self.interface.tensors})
 
     def _heads(self) -> tuple[int, ...]:
         where = dict(self.claim.where)

@@ -10,9 +10,9 @@ pytest.importorskip("triton")
 
 from triton_kernels import own_triton_cache
 
-from attnlang import load
+from attnlang import load, settings
 from attnlang.execute_ahead import Compiled
-from attnlang.targets import AHEAD, target_of
+from attnlang.targets import AHEAD, NothingToCompile, target_of
 from tests.catalogue import EXAMPLES
 
 pytestmark = pytest.mark.usefixtures(own_triton_cache.__name__)
@@ -64,3 +64,15 @@ def test_the_lse_costs_one_store() -> None:
 
 def _arguments(result: Compiled) -> list[str]:
     return [pointer.name for branch in result.plan.branches for pointer in branch.kernel.pointers]
+
+
+@pytest.mark.parametrize("target", ["eager", "interpret", "cpu"])
+def test_only_gpus_have_kernels_that_are_made_ahead_of_time(target: str) -> None:
+    with pytest.raises(NothingToCompile) as caught:
+        WINDOW.compile(target=target)
+    assert str(caught.value) == (
+        f"error[E609]: there is nothing to compile ahead of time for '{target}'\n"
+        "  there are cuda:80, cuda:90, cuda:100, hip:gfx942"
+    )
+    with settings.override(target=target), pytest.raises(NothingToCompile):
+        WINDOW.compile()

@@ -351,9 +351,12 @@ def test_no_parameter_hides_an_argument_of_the_methods() -> None:
         }
     assert taken == RESERVED
     with pytest.raises(Diagnostics) as caught:
-        attnlang.parse("pattern p(target: int = 3):\n    tensor heads[h]\n    score heads[h] * target\n")
+        attnlang.parse(
+            "pattern p(target: int = 3, self: int = 1):\n    tensor heads[h]\n    score heads[h] * target * self\n"
+        )
     assert [error.text for error in caught.value.errors] == [
         "'target' cannot be the name of a parameter: it is an argument of every pattern",
+        "'self' cannot be the name of a parameter: it is an argument of every pattern",
         "'heads' cannot be the name of a tensor: it is an argument of every pattern",
     ]
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import attnlang
+from attnlang.call import bind
+from attnlang.call_interface import Interface
 from tests import catalogue
 from tests.definitions import DEFINITIONS, Case, NeedError, cases
 
@@ -36,6 +38,19 @@ def test_reference_and_eager_calls(case: Case) -> None:
     q, k, v, more = given["q"], given["k"], given["v"], arguments(case, given)
     torch.testing.assert_close(pattern.reference(q, k, v, **more), wanted.out, atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(pattern(q, k, v, target="eager", **more), wanted.out, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_case_is_a_call(name: str) -> None:
+    interface = Interface(load(name).ir)
+    for case in cases(name):
+        given = case.make_inputs(3)
+        more = {name: given[name] for name in DEFINITIONS[case.name].tensors}
+        call = bind(
+            interface, given["q"], given["k"], given["v"], scale=case.scale, q_offset=case.q_offset,
+            arguments={**case.params, **more},
+        )  # fmt: skip
+        assert call.sizes["NK"] == case.NK
 
 
 @pytest.mark.parametrize("case", FIRST, ids=with_id)

@@ -225,6 +225,30 @@ def test_rows_of_a_choice() -> None:
     assert verdict(*lines, "assert rows < keep", parameters="keep: int >= 1 = 4").outcome == "refuted"
 
 
+def test_rows_with_an_index_of_their_own_are_seen_together() -> None:
+    lines = [
+        "branch part[c in 2, q]:",
+        "    mask k <= q and k mod 2 == c",
+        "output sum(part[c, q] for c in 2)",
+    ]
+    assert verdict(*lines, "assert rows <= NK").outcome == "held"
+    assert verdict(*lines, "assert rows <= (NK + 1) // 2").outcome == "refuted"
+
+
+def test_rows_are_of_keys() -> None:
+    lines = [
+        "blocks c of k by 2",
+        "branch coarse over c:",
+        "    score 0.0",
+        "    value V[c.first]",
+        "output coarse",
+    ]
+    assert verdict(*lines, "assert nonempty").outcome == "held"
+    with pytest.raises(Diagnostics) as caught:
+        verdict(*lines, "assert rows <= 2")
+    assert "no attention over the keys enters its output" in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------------------- density
 
 

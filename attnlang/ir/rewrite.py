@@ -33,7 +33,9 @@ def substitute(expr: Expr, values: Mapping[Expr, Expr]) -> Expr:
         return values[expr]
 
     def axis(old: Axis) -> Axis:
-        return replace(old, size=substitute(old.size, values), start=substitute(old.start, values))
+        return replace(
+            old, size=simplify(substitute(old.size, values)), start=simplify(substitute(old.start, values))
+        )
 
     match expr:
         case Index(old):
