@@ -234,7 +234,8 @@ def _check_rows(
 ) -> list[Diagnostic]:
     """Whether the queries are positions where a tensor over positions is read at them, and the other way round.
 
-    Queries before position 0 are let through where they see nothing. `given`: of the tensors only these are checked.
+    Queries before position 0 are let through where they see nothing and give 0. `given`: of the tensors only these
+    are checked.
     """
     mistakes: list[Diagnostic] = []
     tensors = {*interface.tensors, "Q", "K", "V"}
@@ -246,7 +247,7 @@ def _check_rows(
         last = first + count - 1
         if read.axis.role == "query" and first < 0:
             empty = negative_rows_are_empty(interface.pattern, symbols) if empty is None else empty
-            first = 0 if empty else first
+            first = 0 if empty and not read.shown else first
         if first > last:
             continue
         try:

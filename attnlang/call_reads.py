@@ -23,6 +23,7 @@ from attnlang.ir.pattern import (
     Pattern,
     Read,
     Recurrence,
+    Reduce,
     Role,
     Select,
     Stage,
@@ -37,13 +38,15 @@ from attnlang.ir.rewrite import map_children
 @dataclass(frozen=True)
 class RowRead:
     """A tensor or stage whose axis of length `length` is read at `at`, which depends on `axis` alone and follows it
-    monotonically: a query where a position is meant, or a position where a query is meant."""
+    monotonically: a query where a position is meant, or a position where a query is meant. `shown`: the output may
+    depend on it where no key is seen."""
 
     tensor: str
     written: str
     length: Symbol
     at: Expr
     axis: Axis
+    shown: bool = False
 
 
 _INPUT_AXES = {
@@ -78,7 +81,12 @@ def _step_expression(step: Formula | Threshold) -> Expr:
 
 def reads(pattern: Pattern) -> Iterator[Read]:
     """Every read of a pattern, those inside other reads included."""
-    queue = [pattern.output, *(expr for stage in pattern.stages for expr in stage_expressions(stage))]
+    return _reads_in(
+        [pattern.output, *(expr for stage in pattern.stages for expr in stage_expressions(stage))]
+    )
+
+
+def _reads_in(queue: list[Expr]) -> Iterator[Read]:
     seen: set[int] = set()
     while queue:
         expr = queue.pop()
@@ -97,6 +105,7 @@ def row_reads(pattern: Pattern) -> tuple[RowRead, ...]:
         tensor.name: tuple((axis.index, axis.written) for axis in tensor.axes) for tensor in pattern.tensors
     }
     facts = Facts.of(pattern.parameters)
+    shown = {id(read) for read in _reads_in(_outside_of_attentions(pattern))}
     found: dict[RowRead, None] = {}
     for read in reads(pattern):
         named = tensors.get(read.source) or _INPUT_AXES.get(read.source) or _stage_axes(read.source, stages)
@@ -109,7 +118,8 @@ def row_reads(pattern: Pattern) -> tuple[RowRead, ...]:
                 index == "q" and axis.role in ("key", "position")
             )
             if crosses and direction(at, axis, facts) is not None:
-                found[RowRead(read.source, name, NQ if index == "q" else NK, at, axis)] = None
+                length = NQ if index == "q" else NK
+                found[RowRead(read.source, name, length, at, axis, id(read) in shown)] = None
     return tuple(found)
 
 
@@ -143,6 +153,44 @@ def _axes_of(stage: Stage, stages: Mapping[str, Stage]) -> tuple[Axis, ...]:
 
 
 # ----------------------------------------------------------------------------------- rows that see nothing
+
+
+def _outside_of_attentions(pattern: Pattern) -> list[Expr]:
+    """What the output reads by other ways than attentions; nothing where it is 0 once all of their results are."""
+    stages = {stage.name: stage for stage in pattern.stages}
+    results = frozenset(name for name, stage in stages.items() if isinstance(stage, Attention | Merge))
+    if _vanishes(pattern.output, results):
+        return []
+    found = [pattern.output]
+    followed = set(results)
+    for expr in found:
+        for name in {read.source.split(".")[0] for read in _reads_in([expr])} & stages.keys() - followed:
+            followed.add(name)
+            found += stage_expressions(stages[name])
+    return found
+
+
+def _vanishes(expr: Expr, results: frozenset[str]) -> bool:
+    """Whether an expression is 0 where the results of attentions are, as far as can be told."""
+    match expr:
+        case Literal(value):
+            return value == 0
+        case Read(source, _, _):
+            return source in results
+        case Apply("add" | "sub" | "min" | "max", (left, right)):
+            return _vanishes(left, results) and _vanishes(right, results)
+        case Apply("where", (_, then, otherwise)):
+            return _vanishes(then, results) and _vanishes(otherwise, results)
+        case Apply("mul", (left, right)):
+            return _vanishes(left, results) or _vanishes(right, results)
+        case Apply("div", (left, _)):
+            return _vanishes(left, results)
+        case Apply("neg" | "abs" | "float" | "detach", (inner,)):
+            return _vanishes(inner, results)
+        case Reduce("sum" | "mean", _, body, _):
+            return _vanishes(body, results)
+        case _:
+            return False
 
 
 def negative_rows_are_empty(pattern: Pattern, symbols: Mapping[str, Number]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from random import Random
 
 from attnlang.call_interface import Interface, check_range
@@ -70,7 +69,7 @@ class Search:
         draws = self._draws(random)
         turn = 0
         found: dict[str, Case] = {}
-        for keys, queries, repeats in chain(self._lengths(draws), self._fixed_lengths(draws)):
+        for keys, queries, repeats in self._lengths(draws):
             fitting = [draw for draw in draws if self._forced(draw) in (None, keys)]
             wanted = repeats
             for step in range(min(len(fitting), 40)):
@@ -176,32 +175,37 @@ class Search:
 
     def _lengths(self, draws: list[dict[str, Number]]) -> Iterator[tuple[int, int, int]]:
         """Keys, queries, and how many calls are wanted."""
-        if "NK" in self.fixed or "NQ" in self.fixed:
-            return
+        given = self._given("NQ", draws)
+        for keys in self._keys(draws) if "NK" not in self.fixed else self._given("NK", draws):
+            chosen = list(range(1, keys + 1)) if keys <= EVERY else sorted({1, keys // 2, keys})
+            if not self.inside and keys <= EVERY:
+                chosen.append(keys + 1)
+            if keys > LARGEST and "NK" not in self.fixed:
+                chosen = [keys]
+            for queries in chosen if "NQ" not in self.fixed else given:
+                yield keys, queries, self._repeats(keys, queries)
+
+    def _repeats(self, keys: int, queries: int) -> int:
+        """How many calls of these lengths are wanted."""
+        given = {"NQ", "NK"} & set(self.fixed)
+        if len(given) == 2 or ("NK" in given and queries == keys):
+            return 8
+        if keys > LARGEST or (queries != keys and not given):
+            return 1
+        return 3 + min(len(self.interface.parameters), 3)
+
+    def _keys(self, draws: list[dict[str, Number]]) -> list[int]:
+        """Numbers of keys: all up to LARGEST, and a few larger ones that the requirements allow."""
         forced = sorted({self._forced(draw) or 0 for draw in draws})
         longer = [keys for keys in forced if LARGEST < keys <= LARGER][-4:] if any(forced) else list(_LONG)
-        repeats = 3 + min(len(self.interface.parameters), 3)
-        for keys in range(1, LARGEST + 1):
-            chosen = range(1, keys + 1) if keys <= EVERY else sorted({1, keys // 2, keys})
-            for queries in chosen:
-                yield keys, queries, repeats if queries == keys else 1
-            if not self.inside and keys <= EVERY:
-                yield keys, keys + 1, 1
-        for keys in longer:
-            yield keys, keys, 1
+        return [*range(1, LARGEST + 1), *longer]
 
-    def _fixed_lengths(self, draws: list[dict[str, Number]]) -> Iterator[tuple[int, int, int]]:
-        """The lengths that the claim gives."""
-        if "NK" not in self.fixed and "NQ" not in self.fixed:
-            return
-        found: set[tuple[int, int]] = set()
-        for draw in draws:
-            keys = self._value(self.fixed["NK"], draw) if "NK" in self.fixed else self._forced(draw)
-            queries = self._value(self.fixed["NQ"], draw) if "NQ" in self.fixed else keys
-            if queries is not None:
-                found.add((int(keys if keys is not None else queries), int(queries)))
-        for keys, queries in sorted(found):
-            yield keys, queries, 8
+    def _given(self, size: str, draws: list[dict[str, Number]]) -> list[int]:
+        """The values of a size that the claim gives."""
+        if size not in self.fixed:
+            return []
+        values = {self._value(self.fixed[size], draw) for draw in draws}
+        return sorted(int(value) for value in values if value is not None and value >= 1)
 
     # --------------------------------------------------------------------------------------------- calls
 

@@ -14,13 +14,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from attnlang.call_interface import Interface
+from attnlang.call_interface import Interface, parameter_value
 from attnlang.call_numbers import NotKnown, Number, number
 from attnlang.claims import Counterexample, Outcome, Verdict, not_meant
 from attnlang.claims_cases import Case, Search, holds, shown
 from attnlang.claims_inputs import Kind, draw, fits, one_entry, small_values
 from attnlang.claims_verdicts import counterexample, searched
 from attnlang.claims_visible import COMPARED, bound_of, count_of, counting, key_visibility, sources_of
+from attnlang.errors import Diagnostic
 from attnlang.ir.bounds import Facts
 from attnlang.ir.pattern import (
     HEAD,
@@ -29,6 +30,7 @@ from attnlang.ir.pattern import (
     Expr,
     Index,
     Literal,
+    Parameter,
     Pattern,
     Read,
     Symbol,
@@ -160,14 +162,20 @@ class _Count:
         }
         for name, parameter in self.interface.parameters.items():
             if name in where:
-                try:
-                    values[name] = number(where[name], values)
-                except (NotKnown, ArithmeticError):
-                    raise not_meant(self.interface, self.claim, f"'{name}' has no value") from None
+                values[name] = self._parameter(parameter, where[name], values)
             elif parameter.default is None:
                 reason = f"the parameter '{name}' has no default; add it: where {name} = …"
                 raise not_meant(self.interface, self.claim, reason)
         return {name: values[name] for name in self.interface.parameters}
+
+    def _parameter(self, parameter: Parameter, expr: Expr, values: Mapping[str, Number]) -> Number:
+        """The value that the claim gives. Raises ClaimNotMeant where it is none of the parameter's."""
+        try:
+            return parameter_value(self.interface.name, parameter, number(expr, values))
+        except (NotKnown, ArithmeticError):
+            raise not_meant(self.interface, self.claim, f"'{parameter.name}' has no value") from None
+        except Diagnostic as mistake:
+            raise not_meant(self.interface, self.claim, mistake.text) from None
 
     def _case(self, heads: int) -> Case | None:
         """The call of the claim with so many heads; None where it does not meet the requirements."""
@@ -181,6 +189,8 @@ class _Count:
                     raise not_meant(self.interface, self.claim, f"'{name}' has no value") from None
         keys = found.get("NK", found.get("NQ", 1))
         sizes = {"H": heads, "HK": heads, "NK": keys, "NQ": keys, "D": 2, "DV": 2, **found}
+        if min(sizes.values()) < 1:
+            raise not_meant(self.interface, self.claim, "every size is at least 1")
         case = Case(sizes, parameters, sizes["NK"] - sizes["NQ"])
         allowed = all(
             holds(requirement, case.symbols()) for requirement in self.interface.pattern.requirements

@@ -41,7 +41,7 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
     symbols: dict[str, Any] = {**sizes, **binding.scalars}
     facts = facts_of(plan.pattern, specialization)
     tiles = tuple(count_tiles(branch, symbols, facts) for branch in plan.branches)
-    pairs = [visible_pairs(branch, symbols, facts) for branch in plan.branches]
+    pairs = [visible_pairs(branch, symbols) for branch in plan.branches]
     total = sizes["NQ"] * sizes["NK"] * sizes["H"]
     known = [pair for pair in pairs if pair is not None]
     density = sum(known) / (total * len(pairs)) if pairs and len(known) == len(pairs) else None

@@ -34,7 +34,8 @@ NORMALIZERS: tuple[tuple[str, str], ...] = (
     ("s - mean(s) | softmax", ""),
     ("1 + s + s ** 2 / 2 | l1", ""),
     ("exp(s) / sum(exp(s[m]) for m in heads)", ""),
-    ("exp(s) * float(s >= mean(s)) | l1", ""),
+    ("exp(s) * float(s + 0.0001 >= mean(s)) | l1", ""),
+    ("exp(s) | s / sum(s[m] for m in heads)", ""),
 )
 
 
@@ -312,7 +313,11 @@ class Maker:
         lines: list[str] = []
         for keyword, share in (("mask", 0.5), ("sparsity", 0.4)):
             if r.random() < share or (keyword == "mask" and rows != ["query"]):
+                known = w.readables
+                if not name and keyword == "mask":  # branches take it too, so that it cannot read them
+                    w.readables = [one for one in known if not one.name.startswith(("B", "M"))]
                 lines.append(f"{keyword} {self.expression('bool', scope)}")
+                w.readables = known
         steps, kind = r.choice(NORMALIZERS)
         if kind == "query" and rows[-1:] != ["query"]:
             steps, kind = NORMALIZERS[0]
@@ -323,7 +328,9 @@ class Maker:
         else:
             if not plain or r.random() < 0.8:
                 score = self.expression("float", scope)
-                lines.append(f"score {score}" if kind == "softmax" else f"score 3 * tanh({score})")
+                score = f"3 * tanh({score})" if kind != "softmax" else score
+                tie = f" + 0.0137 * {[*scope][-1]}" if "top" in steps else ""
+                lines.append(f"score {score}{tie}")
             if r.random() < 0.2:
                 w.floats += ["s", "s", "s", "sum(tanh(s))", "max(s)", "mean(s)", "float(count)"]
                 steps, kind = self.expression("float", scope, 2), ""

@@ -261,6 +261,17 @@ def test_density_at_a_size_is_exact() -> None:
     assert above.found == "the density is 0.500008, which is not ≤ 0.5"
 
 
+def test_density_from_ranges_that_go_up_and_down_is_exact() -> None:
+    """The window stops at the borders: its bounds as functions of q have no direction."""
+    lines = ["require NK == length", "mask neighborhood(q, k, length, 5, 3)"]
+    for claim, outcome in (("<=", "held"), (">=", "held"), ("<", "refuted")):
+        found = verdict(
+            *lines, f"assert density {claim} 5 / 80 where NK = 80, length = 80", parameters="length: int >= 5"
+        )
+        assert found.outcome == outcome
+        assert "closed-form" in found.reason or outcome == "refuted"
+
+
 def test_density_of_few_pairs_is_counted_one_by_one() -> None:
     lines = ["mask (q * q + k) mod 3 == 0"]
     assert verdict(*lines, "assert density <= 0.34 where NK = 300").outcome == "held"
@@ -382,10 +393,31 @@ def test_where_fixes_what_is_searched() -> None:
     assert (found.sizes["NK"], found.parameters) == (20, {"ahead": 2})
 
 
+def test_one_query_of_many_keys_is_searched() -> None:
+    found = verdict("mask causal", "assert causal where NQ = 1")
+    assert (found.outcome, "(NQ ≤ 1, NK ≤ 32" in found.reason) == ("held", True)
+    ahead = verdict("mask k <= q or k == 9", "assert causal where NQ = 1").counterexample
+    assert ahead is not None
+    assert (ahead.sizes["NQ"], ahead.at["k"]) == (1, 9)
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [("NK = 0", "every size is at least 1"), ("NK = 9, size = 0", "'test': 'size' must be ≥ 1, this is 0")],
+)
+def test_a_density_needs_a_call_that_exists(where: str, reason: str) -> None:
+    with pytest.raises(Diagnostics) as caught:
+        verdict("mask window(size)", f"assert density <= 1 where {where}", parameters="size: int >= 1 = 4")
+    (mistake,) = caught.value.errors
+    assert mistake.text.endswith(f"cannot be asked of 'test': {reason}")
+
+
 def test_what_is_too_large_to_search_is_undecided() -> None:
     found = verdict("mask causal", "assert causal where NK = 65536")
     assert found.outcome == "undecided"
     assert "16,384 pairs" in found.reason
+    none = verdict("mask causal", "assert causal where NK = 0")
+    assert (none.outcome, none.cases) == ("undecided", 0)
     never = verdict("require NK > 100000", "mask causal", "assert causal")
     assert (never.outcome, never.cases) == ("undecided", 0)
 

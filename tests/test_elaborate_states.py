@@ -174,6 +174,34 @@ def test_a_table_over_queries_is_read_at_queries_only() -> None:
     assert refused(lines, 1, KEYS) == "'p' reads axis 'q' of 'y' at the keys, -1 … 5, but it has length 7"
 
 
+GATES = ("tensor gate[n]", "mask causal")
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ("gate[q] * attention", False),
+        ("-attention / gate[q] if gate[q] > 2 else sum(gate[q] * attention for i in 3)", False),
+        ("attention + gate[q] * V[max(q, 0)]", True),
+        ("attention + y[q]", True),
+        ("attention * exp(y[q])", False),
+        ("attention + Q[q]", False),
+    ],
+)
+def test_rows_that_see_nothing_give_zero_or_are_refused(output: str, shown: bool) -> None:
+    lines = (*GATES, "require DV == D", "let y[q] = gate[q] * 2", f"output {output}")
+    pattern = attnlang.parse("pattern p():\n" + "".join(f"    {line}\n" for line in lines))
+    q, k = torch.randn(1, 1, 5, 4), torch.randn(1, 1, KEYS, 4)
+    gate = torch.rand(KEYS)
+    pattern(q, k, k, gate=gate, q_offset=1)
+    if shown:
+        with pytest.raises(Diagnostics, match="reads axis 'n' of 'gate' at the queries, -2 … 2"):
+            pattern(q, k, k, gate=gate, q_offset=-2)
+    else:
+        out = pattern(q, k, k, gate=gate, q_offset=-2)
+        assert torch.equal(out[:, :, :2], q[:, :, :2] if "Q[q]" in output else torch.zeros(1, 1, 2, 4))
+
+
 def test_a_mask_needs_no_tensor_to_refuse_positions() -> None:
     pattern = attnlang.parse("pattern p():\n    mask causal\n" + "".join(f"    {line}\n" for line in SCAN))
     assert pattern.mask(5, KEYS).shape == (1, 1, 5, KEYS)

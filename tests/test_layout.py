@@ -77,7 +77,7 @@ LIBRARIES: dict[str, Home] = {
     ),
     "numpy": Home(
         top=(
-            "runtime/*", "attnlang/ir/interpret*", "attnlang/passes/counting.py", "attnlang/show*", "attnlang/demo.py",
+            "runtime/*", "attnlang/ir/interpret*", "attnlang/passes/*", "attnlang/show*", "attnlang/demo.py",
         )
     ),
     "triton": Home(top=("runtime/*",)),

@@ -159,7 +159,7 @@ def test_tiles_are_counted_without_looking_at_pairs(name: str) -> None:
             else:  # a tile that two ranges fill together counts as partial
                 assert 3 * (every - len(tiles) // 4) <= counted.full <= 3 * every
             assert counted.visited + counted.empty == 3 * len(tiles)
-            assert visible_pairs(branch, numbers, facts) == 3 * int(visible.sum())
+            assert visible_pairs(branch, numbers) == 3 * int(visible.sum())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from attnlang.ir.interpret_expr import Expressions
 from attnlang.ir.interpret_reduce import weighted_sum
 from attnlang.ir.interpret_scope import Scope, Stages
 from attnlang.ir.interpret_values import Ranges, Value, beside, both, narrow, union, where
-from attnlang.ir.interpret_walk import parts_of, replace_reads
+from attnlang.ir.interpret_walk import parts_of, reads_of, replace_reads
 from attnlang.ir.pattern import Attention, Axis, Expr, Formula, Read, Reduce, Threshold, storage
 from attnlang.ir.stabilize import inline, stabilize
 
@@ -87,12 +87,17 @@ class Attentions:
         if part.startswith("visible@"):
             return self._visible(stage, int(part.removeprefix("visible@")), rows, scope)
         if part.startswith("step"):
-            return self._step(stage, int(part.removeprefix("step")), rows, scope)
+            steps = int(part.removeprefix("step"))
+            return self._held(stage, part, steps, self._step(stage, steps, rows, scope), rows)
         if part == "normalized":
-            return self._part(stage, f"step{last}", rows)
+            return self._held(stage, part, last, self._part(stage, f"step{last}", rows), rows)
         if part == "weights":
             return self._weights(stage, rows, scope)
         raise ValueError(f"an attention has no part called {part}")
+
+    def _held(self, stage: Attention, part: str, steps: int, value: Value, rows: Ranges) -> Value:
+        """Values after some steps, 0 where hidden if the attention reads them at the pairs of other rows."""
+        return where(self._part(stage, f"visible@{steps}", rows), value, 0) if _crosses(stage, part) else value
 
     def _seen(self, stage: Attention, scope: Scope) -> Value:
         mask = self.expressions.condition(stage.mask, scope)
@@ -170,7 +175,7 @@ class Attentions:
 
     def _with_the_one_before(self, stage: Attention, index: int, body: Expr) -> Expr | None:
         before = stage.normalize[index - 1] if index else None
-        if not isinstance(before, Formula) or before.kind == "softmax":
+        if not isinstance(before, Formula) or before.kind == "softmax" or _crosses(stage, f"step{index}"):
             return None
         if any(isinstance(part, Reduce) for part in parts_of(before.body)):
             return None
@@ -217,3 +222,13 @@ class Attentions:
 def _narrows(stage: Attention) -> bool:
     """Whether the normalizer hides entries: then the visibility depends on the scores."""
     return any(isinstance(step, Threshold) and step.kind == "top" for step in stage.normalize)
+
+
+def _crosses(stage: Attention, part: str) -> bool:
+    """Whether a formula or the reweight reads a part at other rows, as in w[m]: another head's pair may be hidden
+    where one's own is seen."""
+    source, own = f"{stage.name}.{part}", tuple(storage(axis) for axis in stage.rows)
+    bodies = [step.body for step in stage.normalize if isinstance(step, Formula)]
+    bodies += [] if stage.reweight is None else [stage.reweight]
+    reads = (read for body in bodies for read in reads_of(body) if read.source == source)
+    return any(read.at[: len(own)] != own for read in reads)

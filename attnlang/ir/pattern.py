@@ -63,7 +63,8 @@ class Read:
     Stages are read by what they define: a `Let`, `Select` or `Recurrence` by its name; an `Attention` called `a`
     as `a` (its result, over rows and feature), `a.scores`, `a.visible`, `a.weights` (after reweighting, over rows
     and `over`), `a.lse`, `a.max`, `a.count` (over rows), inside its own normalizer `a.step0`, `a.step1`, … (the
-    values before formula 0, 1, …, i.e. `a.step0` are the scores) and inside its own reweight `a.normalized`;
+    values before formula 0, 1, …, i.e. `a.step0` are the scores, of hidden pairs too; later values are 0 where
+    hidden) and inside its own reweight `a.normalized`, 0 where hidden;
     a `Merge` as its name and `.lse`; a `Recurrence` called `S`, inside its own step, as `S.previous` (without the
     token axis).
     """

@@ -123,7 +123,10 @@ class _Machine:
             return tensor[self.clamped(place, list(tensor.shape))].item()
         if part == "previous":
             return self.previous(name, place)
-        place = self.clamped(place, [self.size(axis) for axis in self.axes(stage, part)])
+        lengths = [self.size(axis) for axis in self.axes(stage, part)]
+        if 0 in lengths:
+            return 0
+        place = self.clamped(place, lengths)
         if (source, place) not in self.known or part in ("visible", "count"):
             self.known[source, place] = self.computed(stage, part, place)
         return self.known[source, place]
@@ -265,22 +268,20 @@ class _Machine:
         return self.number(stage.reweight, self.at((*stage.rows, stage.over), place))
 
     def row(self, stage: Attention, row: Place, steps: int) -> list[Number]:
-        """The values of a row after the first steps of the normalizer (NaN where hidden)."""
+        """The values of a row after the first steps of the normalizer: scores, then 0 where hidden."""
         key = (f"{stage.name}.step{steps}", row)
         if key not in self.rows:
             self.rows[key] = self.normalized(stage, row, steps)
         return self.rows[key]
 
     def normalized(self, stage: Attention, row: Place, steps: int) -> list[Number]:
-        values: list[Number] = [math.nan] * self.size(stage.over)
         if steps == 0:
-            for k in self.keys(stage, row, 0):
-                values[k] = self.score(stage, row, k)
-            return values
+            return [self.score(stage, row, k) for k in range(self.size(stage.over))]
+        values: list[Number] = [0.0] * self.size(stage.over)
         before, keys = self.row(stage, row, steps - 1), self.keys(stage, row, steps - 1)
         found = self.step(stage, row, steps, {k: float(before[k]) for k in keys})
-        for k, value in found.items():
-            values[k] = value
+        for k in self.keys(stage, row, steps):
+            values[k] = found[k]
         return values
 
     def step(self, stage: Attention, row: Place, steps: int, before: dict[int, float]) -> dict[int, Number]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from attnlang.ir.pattern import OPERATIONS, DType
 from attnlang.passes.boxes_numbers import numeric
+from attnlang.passes.boxes_tables import Plane, Table
 
 Array = NDArray[Any]
 ROW, COLUMN, BOTH = 1, 2, 3
@@ -31,7 +32,7 @@ FUZZY = frozenset(
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
     """`side`: what it depends on (ROW, COLUMN, BOTH, 0). `data`: the value of a "const"; factors and constant of a
-    "sum"; ends of a "range"; source and fixed offsets of a "read". `fuzzy`: rounding enters it."""
+    "sum"; ends of a "range"; source, fixed offsets and identity of a "read". `fuzzy`: rounding enters it."""
 
     number: int
     op: str
@@ -53,6 +54,8 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Node] = {}
         self.arrays: dict[int, Array] = {}
+        self._tables: dict[int, Table] = {}
+        self._planes: dict[int, Plane] = {}
 
     def _node(
         self, op: str, args: tuple[Node, ...], data: tuple[Any, ...], dtype: DType, side: int = 0
@@ -70,7 +73,7 @@ class Graph:
 
     def const(self, value: Any) -> Node:
         """A number."""
-        if isinstance(value, np.generic):
+        if isinstance(value, np.generic | np.ndarray):
             value = value.item()
         dtype: DType = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
         return self._node("const", (), (value,), dtype)
@@ -94,9 +97,22 @@ class Graph:
         if not free:
             return self.const(part.item())
         dtype: DType = "bool" if part.dtype == np.bool_ else "int" if part.dtype.kind in "iu" else "float"
-        node = self._node("read", free, (source, fixed), dtype)
+        node = self._node("read", free, (source, fixed, id(array)), dtype)
         self.arrays[node.number] = part
         return node
+
+    def table(self, node: Node) -> Table:
+        """The array with one dimension that a "read" is of."""
+        if node.number not in self._tables:
+            array = self.arrays[node.number]
+            self._tables[node.number] = Table(0, array, array)
+        return self._tables[node.number]
+
+    def plane(self, node: Node) -> Plane:
+        """The array with two dimensions that a "read" is of."""
+        if node.number not in self._planes:
+            self._planes[node.number] = Plane(self.arrays[node.number])
+        return self._planes[node.number]
 
     # --------------------------------------------------------------------------------------- operations
 
@@ -374,3 +390,17 @@ class Graph:
 def _ints(args: Sequence[Node]) -> bool:
     """Whether an operation on them is one on whole numbers."""
     return all(arg.dtype != "float" for arg in args)
+
+
+def nodes_of(root: Node) -> list[Node]:
+    """A node and all below it, each once, operands first."""
+    found: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        if node not in found:
+            for arg in node.args:
+                visit(arg)
+            found[node] = None
+
+    visit(root)
+    return list(found)

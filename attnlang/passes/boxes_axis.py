@@ -7,143 +7,18 @@ segment is answered from the table; `max(x − 3, 0)` with `x = q mod width` is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from attnlang.passes import boxes_values as known
 from attnlang.passes.boxes import Graph, Node
 from attnlang.passes.boxes_evaluate import Evaluation, Value
-from attnlang.passes.boxes_numbers import numeric
+from attnlang.passes.boxes_points import points
+from attnlang.passes.boxes_tables import Table
 from attnlang.passes.boxes_values import Bits, Interval
 
-Array = NDArray[Any]
 Numbers = NDArray[np.int64]
 LONGEST_TABLE = 1 << 24
-SPARSE_TABLE = 1 << 16
-BLOCK = 64
-
-
-def points(graph: Graph, node: Node, given: Mapping[Node, Array]) -> Array:
-    """The value of a node at points: arrays that broadcast against one another for the nodes in `given`."""
-    found: dict[Node, Any] = dict(given)
-
-    def value(part: Node) -> Any:
-        if part not in found:
-            found[part] = _at_points(graph, part, [value(arg) for arg in part.args])
-        return found[part]
-
-    return np.asarray(value(node))
-
-
-def _at_points(graph: Graph, node: Node, args: list[Any]) -> Any:
-    match node.op:
-        case "const":
-            return node.value
-        case "sum":
-            result: Any = node.data[-1]
-            for factor, term in zip(node.data[:-1], args, strict=True):
-                result = result + (term if factor == 1 else factor * np.asarray(term, np.int64))
-            return result
-        case "range":
-            return (args[0] >= node.data[0]) & (args[0] <= node.data[1])
-        case "read":
-            array = graph.arrays[node.number]
-            value = array[tuple(_offsets(at, size) for at, size in zip(args, array.shape, strict=True))]
-            return value if value.dtype == np.bool_ else value.astype(_KINDS[node.dtype], copy=False)
-        case _:
-            return numeric(node.op, args, all(arg.dtype != "float" for arg in node.args))
-
-
-_KINDS: dict[str, Any] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
-
-
-def _offsets(at: Array, size: int) -> Any:
-    """Offsets within an array of this size; consecutive ones as a slice."""
-    if at.ndim == 1 and at.size == size and at.size and at[0] == 0 and at[-1] == size - 1 and _consecutive(at):
-        return slice(None)
-    return np.clip(at, 0, size - 1)
-
-
-def _consecutive(at: Array) -> bool:
-    return bool((np.diff(at) == 1).all())
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """Values low … high (the same where nothing is rounded) at base … base + n − 1."""
-
-    base: int
-    low: Array
-    high: Array
-
-    @cached_property
-    def steps(self) -> Array:
-        """Differences of neighbours; of floats, their signs are what counts."""
-        if self.low.dtype == np.bool_:
-            return np.diff(self.low.view(np.int8))
-        return np.diff(self.low)
-
-    @cached_property
-    def direction(self) -> int:
-        """1 nowhere falling, −1 nowhere rising, 0 neither or not known."""
-        if self.low is not self.high or self.low.dtype.kind == "f" and bool(np.isnan(self.low).any()):
-            return 0
-        return 1 if not (self.steps < 0).any() else -1 if not (self.steps > 0).any() else 0
-
-    @cached_property
-    def dense(self) -> bool:
-        """Whether neighbours differ by at most 1: then no whole number between two values is left out."""
-        if self.low is not self.high or self.low.dtype.kind == "f":
-            return False
-        return not self.steps.size or bool(self.steps.max() <= 1 and self.steps.min() >= -1)
-
-    @cached_property
-    def _sparse(self) -> tuple[Array, Array]:
-        """Least and greatest of every 2^i neighbours."""
-        least, most = [self.low], [self.high]
-        width = 1
-        while 2 * width <= len(self.low):
-            for rows, pick in ((least, np.minimum), (most, np.maximum)):
-                before = rows[-1]
-                rows.append(np.concatenate([pick(before[:-width], before[width:]), before[-width:]]))
-            width *= 2
-        return np.stack(least), np.stack(most)
-
-    @cached_property
-    def _blocks(self) -> Table:
-        """The least and greatest of every BLOCK neighbours."""
-        starts = np.arange(0, len(self.low), BLOCK)
-        return Table(0, np.minimum.reduceat(self.low, starts), np.maximum.reduceat(self.high, starts))
-
-    def over(self, first: Numbers, last: Numbers) -> tuple[Array, Array, Any]:
-        """Least and greatest value at offsets first … last, and whether both occur."""
-        if self.direction:
-            ends = self.low[first], self.low[last]
-            return (*(ends if self.direction > 0 else ends[::-1]), True)
-        tight = self.low is self.high
-        if len(self.low) <= SPARSE_TABLE:
-            return (*self._by_powers(first, last), tight)
-        if first.ndim and bool((first[1:] > last[:-1]).all()):
-            cuts = np.stack([first, last + 1], axis=-1).reshape(-1)
-            low, high = (np.append(part, part[-1]) for part in (self.low, self.high))
-            return np.minimum.reduceat(low, cuts)[::2], np.maximum.reduceat(high, cuts)[::2], tight
-        whole = (first % BLOCK == 0) & (((last + 1) % BLOCK == 0) | (last + 1 == len(self.low)))
-        low, high, _ = self._blocks.over(first // BLOCK, last // BLOCK)
-        return low, high, whole & tight
-
-    def _by_powers(self, first: Numbers, last: Numbers) -> tuple[Array, Array]:
-        power = np.frexp((last - first + 1).astype(np.float64))[1] - 1
-        least, most = self._sparse
-        second = last + 1 - (np.int64(1) << power.astype(np.int64))
-        return (
-            np.minimum(least[power, first], least[power, second]),
-            np.maximum(most[power, first], most[power, second]),
-        )
 
 
 class Line:

@@ -84,12 +84,37 @@ class Evaluation:
                 return known.same(self.condition(x), self.condition(y))
             case "where", (condition, x, y):
                 return known.choose(self.condition(condition), self.condition(x), self.condition(y))
+            case "read", _:
+                found = self._read(node)
+                return known.bits(found.high, ~found.low, found.tight & found.high, found.tight & ~found.low)
             case ("lt" | "le" | "eq") as op, (x, y):
                 return known.compare(op, self.number(x), self.number(y), x.side & y.side == 0)
             case _:
                 return np.asarray(known.UNKNOWN, np.uint8)
 
     # -------------------------------------------------------------------------------------------- numbers
+
+    def _read(self, node: Node) -> Interval:
+        """The range of an array over the offsets that are possible."""
+        array = self.graph.arrays[node.number]
+        at = [self.number(arg) for arg in node.args]
+        ends = [(_offset(x.low, size), _offset(x.high, size)) for x, size in zip(at, array.shape, strict=True)]
+        if len(at) == 1:
+            low, high, tight = self.graph.table(node).over(*ends[0])
+            tight = tight & at[0].dense
+            return _of_kind(node, low, high, tight, tight & self.graph.table(node).dense)
+        if len(at) > 2:
+            return self._unread(node)
+        found = self.graph.plane(node).over((ends[0][0], ends[1][0]), (ends[0][1], ends[1][1]))
+        apart = node.args[0].side & node.args[1].side == 0
+        return self._unread(node) if found is None else _of_kind(
+            node, *found, at[0].dense & at[1].dense & apart, False
+        )
+
+    def _unread(self, node: Node) -> Interval:
+        if node.dtype == "bool":
+            return Interval(np.asarray(False), np.asarray(True))
+        return known.anything(node.dtype == "int")
 
     def _numbers(self, node: Node, args: tuple[Node, ...]) -> list[Interval]:
         """Operands, as floats where the result is one."""
@@ -116,6 +141,8 @@ class Evaluation:
 
     def _operation(self, node: Node) -> Interval:
         whole = node.dtype == "int"
+        if node.op == "read":
+            return self._read(node)
         if node.op in ("floor", "ceil", "round", "int"):
             return self._rounded(node)
         args = self._numbers(node, node.args)
@@ -180,6 +207,19 @@ class Evaluation:
         finite = np.isfinite(x.low) & np.isfinite(x.high) & (np.maximum(np.abs(x.low), np.abs(x.high)) < BIG)
         low, high = (numeric(node.op, [np.where(finite, end, 0.0)], False) for end in (x.low, x.high))
         return Interval(np.where(finite, low, -BIG), np.where(finite, high, BIG), finite & x.tight)
+
+
+def _offset(at: Any, size: int) -> Any:
+    return np.clip(at, 0, size - 1).astype(np.int64)
+
+
+def _of_kind(node: Node, low: Any, high: Any, tight: Any, dense: Any) -> Interval:
+    """As the numbers that are computed with; NaN is nothing known."""
+    if node.dtype == "int":
+        low, high = low.astype(np.int64), high.astype(np.int64)
+    elif node.dtype == "float":
+        low, high, dense = low.astype(np.float64), high.astype(np.float64), False
+    return Interval(low, high, tight, dense)
 
 
 def _float(x: Any) -> Any:

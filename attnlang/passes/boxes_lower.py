@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 
 from attnlang.ir.pattern import Apply, Axis, Expr, Index, Let, Literal, Read, Reduce, Symbol, free_axes
-from attnlang.passes.boxes import COLUMN, ROW, Array, Graph, Node
-from attnlang.passes.boxes_axis import points
+from attnlang.passes.boxes import COLUMN, ROW, Array, Graph, Node, nodes_of
+from attnlang.passes.boxes_points import points
 
 MOST_TERMS = 256
 """A reduction over more combinations is unknown."""
@@ -149,5 +149,5 @@ class Tables:
         return np.ascontiguousarray(values).reshape(shape)
 
 
-def _reads_unknown(node: Node) -> bool:
-    return node.op == "unknown" or any(map(_reads_unknown, node.args))
+def _reads_unknown(root: Node) -> bool:
+    return any(node.op == "unknown" for node in nodes_of(root))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attnlang.ir.bounds import Facts
 from attnlang.ir.pattern import HEAD, Apply, Axis, Expr, Index, Literal, Symbol
-from attnlang.ir.plan import Band, BranchPlan, KeyRange, TileCount
+from attnlang.ir.plan import Band, BranchPlan, TileCount
 from attnlang.ir.rewrite import substitute
 from attnlang.passes.ranges import bands, key_range
 
@@ -127,30 +127,25 @@ def _union(runs: list[tuple[Numbers, Numbers, Numbers, Numbers]], tiles: int) ->
     return visited, full
 
 
-def visible_pairs(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) -> int | None:
+def visible_pairs(branch: BranchPlan, symbols: Mapping[str, Any]) -> int | None:
     """Visible pairs over all heads, where every band is exact; None where the ranges say less than the predicate."""
-    return _pairs(branch.bands, branch.attention.rows[-1], branch.attention.over, symbols, facts)
+    return _pairs(branch.bands, branch.attention.rows[-1], symbols)
 
 
 def count_pairs(seen: Expr, query: Axis, key: Axis, symbols: Mapping[str, Any], facts: Facts) -> int | None:
     """Pairs where a predicate holds, over all heads; None where its ranges have no exact closed form."""
-    return _pairs(bands(seen, query, key, facts), query, key, symbols, facts)
+    return _pairs(bands(seen, query, key, facts), query, symbols)
 
 
-def _pairs(
-    found: tuple[Band, ...], query: Axis, key: Axis, symbols: Mapping[str, Any], facts: Facts
-) -> int | None:
+def _pairs(found: tuple[Band, ...], query: Axis, symbols: Mapping[str, Any]) -> int | None:
     if not all(band.exact for band in found):
         return None
-    queries, keys, heads = int(symbols["NQ"]), int(symbols["NK"]), int(symbols["H"])
-    position = np.arange(queries, dtype=np.int64) + int(symbols["q_offset"])
-    env = {**symbols, "q_first": position, "q_last": position}
+    heads = int(symbols["H"])
+    position = np.arange(int(symbols["NQ"]), dtype=np.int64) + int(symbols["q_offset"])
     by_head = any(_names_head(band) for band in found)
     try:
         counts = [
-            _pairs_of_head(
-                [key_range(band, query, key, FIRST, LAST, facts) for band in found], env, head, queries, keys
-            )
+            _pairs_of_rows(found, symbols, {Index(HEAD): head, Index(query): position}, len(position))
             for head in range(heads if by_head else 1)
         ]
     except Unknown:
@@ -158,13 +153,22 @@ def _pairs(
     return sum(counts) * (1 if by_head else heads)
 
 
-def _pairs_of_head(found: list[KeyRange], env: Mapping[str, Any], head: int, queries: int, keys: int) -> int:
+def _pairs_of_rows(
+    found: tuple[Band, ...], symbols: Mapping[str, Any], indices: Mapping[Expr, Any], rows: int
+) -> int:
+    """Pairs of one head: each band is evaluated at every query, so its bounds may go up and down."""
+    keys = int(symbols["NK"])
+
+    def numbers(expr: Expr) -> Numbers:
+        return np.broadcast_to(np.asarray(value_of(expr, symbols, indices), dtype=np.int64), (rows,))
+
     runs: list[tuple[Numbers, Numbers, Numbers, Numbers]] = []
-    for run in found:
-        ends = [value_of(part, env, {Index(HEAD): head}) for part in (run.first, run.stop)]
-        first, stop = (
-            np.clip(np.broadcast_to(np.asarray(end, dtype=np.int64), (queries,)), 0, keys) for end in ends
-        )
-        stop = np.maximum(stop, first)
+    for band in found:
+        first, stop = np.zeros(rows, dtype=np.int64), np.full(rows, keys, dtype=np.int64)
+        for bound in band.lower:
+            first = np.maximum(first, numbers(bound))
+        for bound in band.upper:
+            stop = np.minimum(stop, numbers(bound) + 1)
+        stop = np.where(numbers(band.guard) != 0, np.maximum(stop, first), first)
         runs.append((first, stop, first, stop))
-    return _union(runs, queries)[0]
+    return _union(runs, rows)[0]

@@ -1,0 +1,206 @@
+"""The first look at all tiles, without a look at each: runs of key tiles on which a predicate is known alike.
+
+A range `a ≤ f(q) + g(k) ≤ b` whose g rises or falls along the key tiles changes its state at four places of a row of
+tiles at most; a condition on k alone is one vector for all rows. So a row falls into few intervals, and the rows share
+few vectors; what is left open is listed tile by tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnlang.passes import boxes_values as known
+from attnlang.passes.boxes import BIG, BOTH, COLUMN, ROW, Graph, Node
+from attnlang.passes.boxes_axis import Level
+from attnlang.passes.boxes_evaluate import Evaluation, Value
+from attnlang.passes.boxes_values import Bits, Interval
+
+Numbers = NDArray[np.int64]
+Kinds = NDArray[np.uint8]
+EMPTY, PARTIAL, FULL, OPEN = 0, 1, 2, 3
+MOST_CELLS = 1 << 26
+_HUGE = 1 << 58
+
+
+def kinds_of(bits: Bits) -> Kinds:
+    """EMPTY, PARTIAL, FULL, or OPEN where none of them is certain."""
+    return _KINDS[bits]
+
+
+_KINDS: Kinds = np.array(
+    [
+        EMPTY if not code & known.CAN_TRUE else FULL if not code & known.CAN_FALSE
+        else PARTIAL if code == known.MIXED else OPEN
+        for code in range(16)
+    ],
+    dtype=np.uint8,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Rows of tiles in intervals: in `row[i]` the tiles `first[i] … stop[i] − 1` are of the kinds of
+    `vectors[vector[i]]` there (a vector of one entry: all of that kind)."""
+
+    row: Numbers
+    first: Numbers
+    stop: Numbers
+    vector: Numbers
+    vectors: Kinds
+
+    def cells(self, kind: int) -> tuple[Numbers, Numbers]:
+        """Row and column of every tile of a kind."""
+        wanted = (self.vectors == kind).any(axis=1)[self.vector]
+        row, first, stop = self.row[wanted], self.first[wanted], self.stop[wanted]
+        lengths = stop - first
+        rows = np.repeat(row, lengths)
+        columns = ramps(first, lengths)
+        if self.vectors.shape[1] == 1:
+            return rows, columns
+        keep = self.vectors[np.repeat(self.vector[wanted], lengths), columns] == kind
+        return rows[keep], columns[keep]
+
+    def amount(self, kind: int) -> int:
+        """How many tiles are of a kind."""
+        of_kind = self.vectors == kind
+        if self.vectors.shape[1] == 1:
+            return int(((self.stop - self.first) * of_kind[self.vector, 0]).sum())
+        before = np.zeros((len(of_kind), of_kind.shape[1] + 1), np.int64)
+        np.cumsum(of_kind, axis=1, out=before[:, 1:])
+        return int((before[self.vector, self.stop] - before[self.vector, self.first]).sum())
+
+
+def ramps(first: Numbers, lengths: Numbers) -> Numbers:
+    """first[0], first[0] + 1, … (lengths[0] numbers), first[1], …"""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(first - (ends - lengths), lengths)
+
+
+def runs(graph: Graph, root: Node, rows: Level, columns: Level) -> Runs | None:
+    """The tiles rows × columns; None where more vectors would be needed than is reasonable."""
+    leaves = _leaves(root)
+    steps = {leaf: found for leaf in leaves if (found := _steps(leaf, rows, columns)) is not None}
+    amount = len(columns)
+    cuts = [np.zeros(len(rows), np.int64), np.full(len(rows), amount, np.int64)]
+    cuts += [cut for step in steps.values() for cut in step.cuts]
+    borders = np.sort(np.stack(cuts, axis=1), axis=1)
+    first, stop = borders[:, :-1], borders[:, 1:]
+    row, place = np.nonzero(stop > first)
+    first, stop = first[row, place], stop[row, place]
+    states: dict[Node, Bits] = {leaf: step.at(row, first) for leaf, step in steps.items()}
+    states |= {leaf: rows.condition(leaf)[row] for leaf in leaves if leaf.side == ROW}
+    codes, vector = _distinct(list(states.values()), len(row))
+    by_column = {leaf for leaf in leaves if leaf.side == COLUMN}
+    if len(codes) * (amount if by_column else 1) > MOST_CELLS:
+        return None
+    of_states = dict(zip(states, codes.T, strict=True))
+
+    def leaf_value(node: Node) -> Value | None:
+        if node in of_states:
+            return of_states[node][:, None]
+        if node in by_column:
+            return columns.condition(node)[None, :]
+        return np.asarray(known.UNKNOWN, np.uint8) if node in leaves else None
+
+    bits = Evaluation(graph, leaf_value).condition(root)
+    vectors = kinds_of(np.broadcast_to(bits, (len(codes), amount if by_column else 1)))
+    return Runs(row, first, stop, vector, vectors)
+
+
+def _leaves(root: Node) -> dict[Node, None]:
+    """The conditions that a predicate over both sides is made of."""
+    found: dict[Node, None] = {}
+    seen: set[Node] = set()
+
+    def visit(node: Node) -> None:
+        if node in seen:
+            return
+        seen.add(node)
+        if node.side == BOTH and node.op in ("and", "or", "not", "same") or _chooses(node):
+            for arg in node.args:
+                visit(arg)
+        elif node.op != "const":
+            found[node] = None
+
+    visit(root)
+    return found
+
+
+def _chooses(node: Node) -> bool:
+    return node.side == BOTH and node.op == "where" and node.dtype == "bool"
+
+
+def _distinct(states: list[Bits], length: int) -> tuple[Bits, Numbers]:
+    """The different combinations of states, and which one stands where."""
+    vector = np.zeros(length, np.int64)
+    for state in states:
+        _, vector = np.unique(vector * 16 + state, return_inverse=True)
+    amount = int(vector.max()) + 1 if length else 0
+    where = np.zeros(amount, np.int64)
+    where[vector] = np.arange(length)
+    return np.stack([state[where] for state in states], axis=1) if states else np.zeros(
+        (amount, 0), np.uint8
+    ), vector
+
+
+# ---------------------------------------------------------------------------------------- monotone ranges
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """A range over each row of tiles: possible from can_first to can_stop, certain from all_first to all_stop."""
+
+    cuts: tuple[Numbers, Numbers, Numbers, Numbers]
+    has_true: bool
+    has_false: bool
+
+    def at(self, row: Numbers, column: Numbers) -> Bits:
+        """The state in tiles of which none crosses a cut."""
+        can_first, can_stop, all_first, all_stop = (cut[row] for cut in self.cuts)
+        can_true = (can_first <= column) & (column < can_stop)
+        can_false = ~((all_first <= column) & (column < all_stop))
+        return known.bits(can_true, can_false, self.has_true & can_true, self.has_false & can_false)
+
+
+def _steps(leaf: Node, rows: Level, columns: Level) -> _Steps | None:
+    """The cuts of a range f(q) + g(k); None where g goes up and down, or the leaf is something else."""
+    if leaf.op != "range" or leaf.side != BOTH:
+        return None
+    form = leaf.args[0]
+    if form.op != "sum" or [arg.side for arg in form.args] != [ROW, COLUMN]:
+        return None
+    f, g = rows.interval(form.args[0]), columns.interval(form.args[1])
+    low, high = leaf.data
+    if max(_size(f), _size(g)) > _HUGE:
+        return None
+    if not (_rises(g.low) and _rises(g.high)):
+        f, g = _negative(f), _negative(g)
+        low, high = -high, -low
+        if not (_rises(g.low) and _rises(g.high)):
+            return None
+    everything = np.full(len(rows), len(columns)), np.zeros(len(rows), np.int64)
+    can_first = np.searchsorted(g.high, low - f.high) if low > -BIG else everything[1]
+    all_first = np.searchsorted(g.low, low - f.low) if low > -BIG else everything[1]
+    can_stop = np.searchsorted(g.low, high - f.low, "right") if high < BIG else everything[0]
+    all_stop = np.searchsorted(g.high, high - f.high, "right") if high < BIG else everything[0]
+    tight = bool(np.all(f.tight)) and bool(np.all(g.tight))
+    dense = bool(np.all(f.dense)) and bool(np.all(g.dense))
+    has_true = dense or (tight and (low <= -BIG or high >= BIG))
+    return _Steps((can_first, can_stop, all_first, all_stop), has_true, tight)
+
+
+def _size(x: Interval) -> int:
+    return max(abs(int(x.low.min())), abs(int(x.high.max())))
+
+
+def _rises(x: Any) -> bool:
+    return bool((x[1:] >= x[:-1]).all())
+
+
+def _negative(x: Interval) -> Interval:
+    return Interval(-x.high, -x.low, x.tight, x.dense)

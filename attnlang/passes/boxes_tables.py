@@ -1,0 +1,123 @@
+"""Arrays that a predicate reads, or that are made of it, and their range over stretches and rectangles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Numbers = NDArray[np.int64]
+SPARSE_TABLE = 1 << 16
+BLOCK = 64
+MOST_OFFSETS = 64
+"""An array with two dimensions is looked at over stretches of at most so many elements."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Values low … high (the same where nothing is rounded) at base … base + n − 1."""
+
+    base: int
+    low: Array
+    high: Array
+
+    @cached_property
+    def steps(self) -> Array:
+        """Differences of neighbours; of floats, their signs are what counts."""
+        if self.low.dtype == np.bool_:
+            return np.diff(self.low.view(np.int8))
+        return np.diff(self.low)
+
+    @cached_property
+    def direction(self) -> int:
+        """1 nowhere falling, −1 nowhere rising, 0 neither or not known."""
+        if self.low is not self.high or self.low.dtype.kind == "f" and bool(np.isnan(self.low).any()):
+            return 0
+        return 1 if not (self.steps < 0).any() else -1 if not (self.steps > 0).any() else 0
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether neighbours differ by at most 1: then no whole number between two values is left out."""
+        if self.low is not self.high or self.low.dtype.kind == "f":
+            return False
+        return not self.steps.size or bool(self.steps.max() <= 1 and self.steps.min() >= -1)
+
+    @cached_property
+    def _sparse(self) -> tuple[Array, Array]:
+        """Least and greatest of every 2^i neighbours."""
+        least, most = [self.low], [self.high]
+        width = 1
+        while 2 * width <= len(self.low):
+            for rows, pick in ((least, np.minimum), (most, np.maximum)):
+                before = rows[-1]
+                rows.append(np.concatenate([pick(before[:-width], before[width:]), before[-width:]]))
+            width *= 2
+        return np.stack(least), np.stack(most)
+
+    @cached_property
+    def _blocks(self) -> Table:
+        """The least and greatest of every BLOCK neighbours."""
+        starts = np.arange(0, len(self.low), BLOCK)
+        return Table(0, np.minimum.reduceat(self.low, starts), np.maximum.reduceat(self.high, starts))
+
+    def over(self, first: Numbers, last: Numbers) -> tuple[Array, Array, Any]:
+        """Least and greatest value at offsets first … last, and whether both occur."""
+        if self.direction:
+            ends = self.low[first], self.low[last]
+            return (*(ends if self.direction > 0 else ends[::-1]), True)
+        tight = self.low is self.high
+        if len(self.low) <= SPARSE_TABLE:
+            return (*self._by_powers(first, last), tight)
+        if first.ndim and bool((first[1:] > last[:-1]).all()):
+            cuts = np.stack([first, last + 1], axis=-1).reshape(-1)
+            low, high = (np.append(part, part[-1]) for part in (self.low, self.high))
+            return np.minimum.reduceat(low, cuts)[::2], np.maximum.reduceat(high, cuts)[::2], tight
+        whole = (first % BLOCK == 0) & (((last + 1) % BLOCK == 0) | (last + 1 == len(self.low)))
+        low, high, _ = self._blocks.over(first // BLOCK, last // BLOCK)
+        return low, high, whole & tight
+
+    def _by_powers(self, first: Numbers, last: Numbers) -> tuple[Array, Array]:
+        power = np.frexp((last - first + 1).astype(np.float64))[1] - 1
+        least, most = self._sparse
+        second = last + 1 - (np.int64(1) << power.astype(np.int64))
+        return (
+            np.minimum(least[power, first], least[power, second]),
+            np.maximum(most[power, first], most[power, second]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """An array with two dimensions, whose range over a rectangle is asked for."""
+
+    array: Array
+
+    @cached_property
+    def _sums(self) -> Array:
+        """Trues above and left of every place."""
+        rows, columns = self.array.shape
+        result = np.zeros((rows + 1, columns + 1), np.int64)
+        np.cumsum(np.cumsum(self.array, axis=0, dtype=np.int64), axis=1, out=result[1:, 1:])
+        return result
+
+    def over(
+        self, first: tuple[Numbers, Numbers], last: tuple[Numbers, Numbers]
+    ) -> tuple[Array, Array] | None:
+        """Least and greatest value of rectangles of offsets; None where too many elements would be looked at."""
+        (top, left), (bottom, right) = first, last
+        if self.array.dtype == np.bool_:
+            sums = self._sums
+            found = sums[bottom + 1, right + 1] - sums[top, right + 1] - sums[bottom + 1, left] + sums[top, left]
+            return found == (bottom + 1 - top) * (right + 1 - left), found > 0
+        height, width = int(np.max(bottom - top)) + 1, int(np.max(right - left)) + 1
+        if height * width > MOST_OFFSETS:
+            return None
+        places = [(down, across) for down in range(height) for across in range(width)]
+        values = [
+            self.array[np.minimum(top + down, bottom), np.minimum(left + across, right)] for down, across in places
+        ]
+        return np.minimum.reduce(values), np.maximum.reduce(values)

@@ -1,0 +1,352 @@
+"""Which tiles of queries × keys a declared predicate leaves empty, fills, or cuts, without looking at every pair.
+
+    tiles = classify(attention, {"NQ": 4096, "NK": 4096, "H": 8, …, "window": 1024}, None, 128, 64)
+    tiles.counts, tiles.density, tiles.map(head=3).csr()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnlang.ir.pattern import Attention, Axis, Expr, Index, Let, Reduce, Stage, children
+from attnlang.passes.boxes import COLUMN, ROW, Graph, Node
+from attnlang.passes.boxes_axis import Level, Line
+from attnlang.passes.boxes_lower import Lowering, Tables
+from attnlang.passes.boxes_refine import Predicate, evaluated, halved, settle, tiles_of
+from attnlang.passes.boxes_runs import EMPTY, FULL, OPEN, PARTIAL, Kinds, Runs, ramps, runs
+
+Numbers = NDArray[np.int64]
+Array = NDArray[Any]
+BUDGET = 2_000_000
+"""How many boxes inside of tiles are looked at for one head."""
+MOST_OPEN = 400_000
+"""Beyond so many open tiles, larger boxes are tried first."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tiles by kind."""
+
+    full: int
+    partial: int
+    empty: int
+
+
+@dataclass(frozen=True, eq=False)
+class TileMap:
+    """The tiles of one head: rows of tiles in runs. Run i of `row_pointers[r] … row_pointers[r + 1] − 1` says of the key
+    tiles `first[i] … stop[i] − 1` of row r that they are of kind `kind[i]`; where `vector[i] ≥ 0`, that each is of its
+    kind in `vectors[vector[i]]`. Runs of a row do not claim a tile twice; what no run claims is EMPTY."""
+
+    row_pointers: Numbers
+    first: NDArray[np.int32]
+    stop: NDArray[np.int32]
+    kind: Kinds
+    vector: NDArray[np.int32]
+    vectors: Kinds
+    heights: Numbers
+    widths: Numbers
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the index structures."""
+        parts = (self.row_pointers, self.first, self.stop, self.kind, self.vector, self.vectors)
+        return sum(part.nbytes for part in parts)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Full, partial and empty tiles."""
+        ones = np.ones(len(self.widths), np.int64)
+        full, partial = (int(self._by_row(kind, ones).sum()) for kind in (FULL, PARTIAL))
+        return Counts(full, partial, len(self.heights) * len(self.widths) - full - partial)
+
+    @cached_property
+    def pairs(self) -> tuple[int, int]:
+        """Pairs in full tiles, and in full or partial tiles: bounds of the visible ones."""
+        full, partial = (int((self._by_row(kind, self.widths) * self.heights).sum()) for kind in (FULL, PARTIAL))
+        return full, full + partial
+
+    def _by_row(self, kind: int, weights: Numbers) -> Numbers:
+        """The weights of the tiles of a kind, summed over each row."""
+        before = np.concatenate([[0], np.cumsum(weights)])
+        found = np.where(self.kind == kind, before[self.stop] - before[self.first], 0)
+        listed = np.flatnonzero(self.vector >= 0)
+        if len(listed):
+            sums = np.zeros((len(self.vectors), len(weights) + 1), np.int64)
+            np.cumsum((self.vectors == kind) * weights, axis=1, out=sums[:, 1:])
+            which = self.vector[listed]
+            found[listed] = sums[which, self.stop[listed]] - sums[which, self.first[listed]]
+        total = np.concatenate([[0], np.cumsum(found)])
+        return total[self.row_pointers[1:]] - total[self.row_pointers[:-1]]
+
+    def csr(self) -> tuple[Numbers, NDArray[np.int32], Kinds]:
+        """The visited tiles written out: row pointers, key tiles in order, and the kind of each."""
+        lengths = (self.stop - self.first).astype(np.int64)
+        columns = ramps(self.first.astype(np.int64), lengths)
+        row = np.repeat(np.repeat(np.arange(len(self.heights)), np.diff(self.row_pointers)), lengths)
+        kinds = np.repeat(self.kind, lengths)
+        vector = np.repeat(self.vector, lengths)
+        listed = vector >= 0
+        if listed.any():
+            kinds[listed] = self.vectors[vector[listed], columns[listed]]
+        row, columns, kinds = (part[kinds != EMPTY] for part in (row, columns, kinds))
+        order = np.argsort(row * len(self.widths) + columns, kind="stable")
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(self.heights)))])
+        return pointers, columns[order].astype(np.int32), kinds[order]
+
+    def dense(self) -> Kinds:
+        """The kind of every tile: [row tiles, key tiles]."""
+        pointers, columns, kinds = self.csr()
+        result = np.zeros((len(self.heights), len(self.widths)), np.uint8)
+        result[np.repeat(np.arange(len(self.heights)), np.diff(pointers)), columns] = kinds
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """The tiles of an attention, `rows` queries × `columns` keys each. `classes[b, h]` is the place in `maps` of what
+    batch entry b and head h see; entries and heads that see alike share a map, and `classes` has length 1 along an
+    axis that nothing depends on."""
+
+    rows: int
+    columns: int
+    classes: Numbers
+    maps: tuple[TileMap, ...]
+    heads: int
+    batch: int
+
+    def map(self, head: int = 0, batch: int = 0) -> TileMap:
+        """What one head of one batch entry sees."""
+        b, h = self.classes.shape
+        return self.maps[self.classes[min(batch, b - 1), min(head, h - 1)]]
+
+    @cached_property
+    def _shares(self) -> list[int]:
+        """How many pairs of batch entry and head each map stands for."""
+        times = self.batch * self.heads // self.classes.size
+        return [int(amount) * times for amount in np.bincount(self.classes.ravel(), minlength=len(self.maps))]
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Full, partial and empty tiles over all heads and batch entries."""
+        found = [(share, each.counts) for share, each in zip(self._shares, self.maps, strict=True)]
+        return Counts(
+            sum(share * counts.full for share, counts in found),
+            sum(share * counts.partial for share, counts in found),
+            sum(share * counts.empty for share, counts in found),
+        )
+
+    @cached_property
+    def density(self) -> tuple[float, float]:
+        """Bounds of the share of visible pairs: those in full tiles, and those in visited tiles."""
+        found = [(share, each.pairs) for share, each in zip(self._shares, self.maps, strict=True)]
+        some = self.maps[0]
+        total = int(some.heights.sum()) * int(some.widths.sum()) * self.heads * self.batch
+        low, high = (sum(share * pairs[end] for share, pairs in found) for end in (0, 1))
+        return low / max(total, 1), high / max(total, 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the index structures."""
+        return self.classes.nbytes + sum(each.nbytes for each in self.maps)
+
+
+def classify(
+    attention: Attention,
+    symbols: Mapping[str, bool | int | float],
+    tensors: Mapping[str, Any] | None,
+    rows: int,
+    columns: int,
+    stages: Iterable[Stage] = (),
+    budget: int = BUDGET,
+) -> Tiles:
+    """The tiles of what an attention's queries may see.
+
+    `symbols`: sizes, `q_offset` and parameters; `tensors`: the declared tensors by name, where they are at hand (what
+    reads others counts as partial); `stages`: the pattern's, for the tables that the predicate reads. Sound: a FULL
+    tile has no hidden pair, an EMPTY one no visible pair. Raises MissingNumber for a size or parameter without value.
+    """
+    lets = {stage.name: stage for stage in stages if isinstance(stage, Let)}
+    arrays = {name: np.asarray(tensor) for name, tensor in (tensors or {}).items()}
+    work = _Work(attention, symbols, Tables(arrays, lets))
+    seen = Axes(attention)
+    batch, heads = (work.size(axis) for axis in seen.outer)
+    varies = [axis is not None and seen.depends(axis) for axis in seen.outer]
+    shape = tuple(size if vary else 1 for size, vary in zip((batch, heads), varies, strict=True))
+    classes = np.zeros(shape, np.int64)
+    roots: dict[Node, int] = {}
+    for b in range(shape[0]):
+        for h in range(shape[1]):
+            fixed = {axis: at for axis, at in zip(seen.outer, (b, h), strict=True) if axis is not None}
+            classes[b, h] = roots.setdefault(work.root(fixed), len(roots))
+    maps = tuple(work.map(root, rows, columns, budget) for root in roots)
+    return Tiles(rows, columns, classes, maps, heads, batch)
+
+
+class Axes:
+    """The axes of an attention before its queries, and which of them its predicate depends on."""
+
+    def __init__(self, attention: Attention) -> None:
+        outer = attention.rows[:-1]
+        by_role = {axis.role: axis for axis in outer}
+        head = by_role.get("head") or by_role.get("kv_head")
+        self.outer: tuple[Axis | None, Axis | None] = (by_role.get("batch"), head)
+        self._used: set[Axis] = set()
+        self._seen: set[int] = set()
+        for expr in (attention.mask, attention.sparsity):
+            self._visit(expr)
+
+    def depends(self, axis: Axis) -> bool:
+        """Whether the predicate names an axis."""
+        return axis in self._used
+
+    def _visit(self, expr: Expr) -> None:
+        if id(expr) in self._seen:
+            return
+        self._seen.add(id(expr))
+        if isinstance(expr, Index):
+            self._used.add(expr.axis)
+        for part in children(expr):
+            self._visit(part)
+        if isinstance(expr, Reduce):
+            for axis in expr.axes:
+                self._visit(axis.size)
+
+
+class _Work:
+    """One classification: the graph that all heads share, and the lines of queries and keys."""
+
+    def __init__(
+        self, attention: Attention, symbols: Mapping[str, bool | int | float], tables: Tables
+    ) -> None:
+        self.attention = attention
+        self.symbols = symbols
+        self.tables = tables
+        self.graph = Graph()
+        sizes = Lowering(self.graph, symbols, tables, {})
+        query, key = attention.rows[-1], attention.over
+        self._sizes = sizes
+        self.queries = Line(self.graph, ROW, sizes.number(query.start), sizes.number(query.size))
+        self.keys = Line(self.graph, COLUMN, sizes.number(key.start), sizes.number(key.size))
+
+    def size(self, axis: Axis | None) -> int:
+        """The length of an axis; 1 of none."""
+        return 1 if axis is None else self._sizes.number(axis.size)
+
+    def root(self, fixed: Mapping[Axis, int]) -> Node:
+        """The predicate for one head of one batch entry."""
+        indices = {axis: self.graph.const(value) for axis, value in fixed.items()}
+        indices |= {
+            self.attention.rows[-1]: self.graph.index(ROW), self.attention.over: self.graph.index(COLUMN)
+        }  # fmt: skip
+        lowering = Lowering(self.graph, self.symbols, self.tables, indices)
+        return self.graph.both(lowering.node(self.attention.mask), lowering.node(self.attention.sparsity))
+
+    def map(self, root: Node, rows: int, columns: int, budget: int) -> TileMap:
+        """The tiles of one predicate."""
+        across, down = tiles_of(self.queries, rows), tiles_of(self.keys, columns)
+        found = _Found(len(across), len(down))
+        if len(across) and len(down):
+            self._classify(root, across, down, (rows, columns), budget, found)
+        return found.map(across, down)
+
+    def _classify(
+        self, root: Node, across: Level, down: Level, sides: tuple[int, int], budget: int, found: _Found
+    ) -> None:
+        predicate = Predicate(self.graph, root, self.queries, self.keys)
+        first = runs(self.graph, root, across, down)
+        if first is not None and first.amount(OPEN) <= MOST_OPEN:
+            found.runs(first)
+            i, j = first.cells(OPEN)
+        else:
+            i, j = self._from_above(predicate, across, down, sides, found)
+        kinds, state = evaluated(predicate, across, down, i, j)
+        left = kinds == OPEN
+        if left.any():
+            kinds[left] = settle(predicate, across, down, i[left], j[left], state[left], budget)
+        found.cells(i, j, kinds)
+
+    def _from_above(
+        self, predicate: Predicate, across: Level, down: Level, sides: tuple[int, int], found: _Found
+    ) -> tuple[Numbers, Numbers]:
+        """The tiles that are not settled by larger boxes; what is full goes to `found`."""
+        level = 1
+        while (len(across) >> level) * (len(down) >> level) > MOST_OPEN:
+            level += 1
+        tops = tiles_of(self.queries, sides[0] << level), tiles_of(self.keys, sides[1] << level)
+        first = runs(self.graph, predicate.root, *tops)
+        if first is None:
+            i, j = (part.ravel() for part in np.indices((len(tops[0]), len(tops[1]))))
+        else:
+            found.boxes(*first.cells(FULL), level)
+            i, j = (np.concatenate(parts) for parts in zip(first.cells(OPEN), first.cells(PARTIAL), strict=True))
+        while level:
+            kinds, _ = evaluated(predicate, *tops, i, j)
+            found.boxes(i[kinds == FULL], j[kinds == FULL], level)
+            rest = (kinds == OPEN) | (kinds == PARTIAL)
+            level -= 1
+            tops = tiles_of(self.queries, sides[0] << level), tiles_of(self.keys, sides[1] << level)
+            i, j = halved(i[rest], j[rest], len(tops[0]), len(tops[1]))
+        return i, j
+
+
+class _Found:
+    """Collects runs of one map."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows = rows
+        self.columns = columns
+        self.parts: list[tuple[Numbers, Numbers, Numbers, Numbers, Numbers]] = []
+        self.vectors: Kinds = np.zeros((0, columns), np.uint8)
+
+    def _add(self, row: Numbers, first: Numbers, stop: Numbers, kind: Numbers, vector: Numbers) -> None:
+        self.parts.append((row, first, stop, kind, vector))
+
+    def runs(self, found: Runs) -> None:
+        """What the first look settled."""
+        none = np.full(len(found.row), -1)
+        if found.vectors.shape[1] == 1:
+            kind = found.vectors[found.vector, 0].astype(np.int64)
+            keep = (kind == FULL) | (kind == PARTIAL)
+            parts = (found.row, found.first, found.stop, kind, none)
+        else:
+            self.vectors = np.where(found.vectors == OPEN, EMPTY, found.vectors).astype(np.uint8)
+            keep = self.vectors.any(axis=1)[found.vector]
+            parts = (found.row, found.first, found.stop, np.zeros_like(found.row), found.vector)
+        self._add(*(part[keep] for part in parts))
+
+    def boxes(self, i: Numbers, j: Numbers, level: int) -> None:
+        """Full boxes of 2^level × 2^level tiles."""
+        tops = np.minimum((i + 1) << level, self.rows) - (i << level)
+        row = ramps(i << level, tops)
+        first, stop = (np.repeat(part, tops) for part in (j << level, np.minimum((j + 1) << level, self.columns)))
+        self._add(row, first, stop, np.full(len(row), FULL), np.full(len(row), -1))
+
+    def cells(self, i: Numbers, j: Numbers, kinds: Kinds) -> None:
+        """Single tiles."""
+        keep = kinds != EMPTY
+        i, j = i[keep], j[keep]
+        self._add(i, j, j + 1, kinds[keep].astype(np.int64), np.full(len(i), -1))
+
+    def map(self, across: Level, down: Level) -> TileMap:
+        """The collected runs in order, neighbours of one kind joined."""
+        empty = np.zeros((0,), np.int64)
+        parts = self.parts or [(empty,) * 5]
+        row, first, stop, kind, vector = (np.concatenate(part) for part in zip(*parts, strict=True))
+        order = np.argsort(row * (self.columns + 1) + first, kind="stable")
+        row, first, stop, kind, vector = (part[order] for part in (row, first, stop, kind, vector))
+        joined = (row[1:] == row[:-1]) & (first[1:] == stop[:-1]) & (kind[1:] == kind[:-1])
+        joined &= vector[1:] == vector[:-1]
+        begins = np.concatenate([np.ones(min(len(row), 1), np.bool_), ~joined])
+        ends = np.concatenate([~joined, np.ones(min(len(row), 1), np.bool_)])
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(row[begins], minlength=self.rows))])
+        return TileMap(
+            pointers, first[begins].astype(np.int32), stop[ends].astype(np.int32), kind[begins].astype(np.uint8),
+            vector[begins].astype(np.int32), self.vectors, across.last - across.first + 1, down.last - down.first + 1,
+        )  # fmt: skip
