@@ -143,7 +143,7 @@ def _keyword(statement: syntax.AnyStatement) -> str:
 def _statement(statement: syntax.AnyStatement, indent: int, width: int, *, comments: bool) -> list[str]:
     trailing = _trailing(statement) if comments else ""
     if isinstance(statement, syntax.Branch):
-        over: Document = () if statement.over is None else (" over ", _binder(statement.over))
+        over: Document = () if statement.over is None else (" over ", _open_binder(statement.over))
         head = ("branch ", statement.name, _binders(statement.rows), over, ":")
         return _lines(head, indent, trailing) + _block(statement.body, indent + INDENT, comments=comments)
     return _lines(_content(statement, width), indent, trailing)
@@ -200,9 +200,9 @@ def _blocks(statement: syntax.BlocksDeclaration) -> Document:
 
 def _select(statement: syntax.Select) -> Document:
     """`select near[q] = top(16) c by score where … always … never … per i`."""
-    candidates = [_binder(candidate) for candidate in statement.candidates]
-    alone = len(candidates) == 1 and statement.candidates[0].name not in CLAUSE_WORDS
-    chosen = candidates[0] if alone else arguments("(", candidates, ")")
+    candidates = statement.candidates
+    alone = len(candidates) == 1 and candidates[0].name not in CLAUSE_WORDS
+    chosen = _open_binder(candidates[0]) if alone else arguments("(", [_binder(each) for each in candidates], ")")
     head = (
         "select ",
         statement.name,
@@ -249,6 +249,11 @@ def _binders(binders: Sequence[syntax.Binder]) -> Document:
 
 def _binder(binder: syntax.Binder) -> Document:
     return binder.name if binder.domain is None else (binder.name, " in ", document(binder.domain))
+
+
+def _open_binder(binder: syntax.Binder) -> Document:
+    """One that stands outside brackets."""
+    return binder.name if binder.domain is None else (binder.name, " in ", statement_value(binder.domain))
 
 
 # -------------------------------------------------------------------------------------------- lines, comments

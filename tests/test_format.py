@@ -375,3 +375,12 @@ def test_a_pattern_alone_has_no_comments() -> None:
 def test_nothing() -> None:
     assert format_file(syntax.File(())) == formatted("") == formatted("\n\n") == ""
     assert formatted("# only\n") == "# only\n"
+
+
+def test_a_long_domain_outside_brackets_goes_on_in_parentheses() -> None:
+    total = " + ".join(["a_rather_long_name"] * 8)
+    text = f"pattern p():\n    branch wide over j in {total}:\n        score 1.0\n"
+    tree = parse_file(Source("p.attn", text))
+    shown = format_file(tree)
+    assert max(map(len, shown.splitlines())) <= 100
+    assert parse_file(Source("p.attn", shown)) == tree

@@ -228,7 +228,8 @@ class _Machine:
             case "max":
                 return reduced("max", [self.score(stage, place, k) for k in self.keys(stage, place, last)])
             case "normalized":
-                return self.row(stage, place[:split], last)[place[split]]
+                row = place[:split]
+                return self.row(stage, row, last)[place[split]] if place[split] in self.keys(stage, row, last) else 0.0
             case "weights":
                 return self.weight(stage, place)
             case _:

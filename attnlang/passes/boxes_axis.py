@@ -129,6 +129,8 @@ class Level:
                 return Interval(self.first, self.last, True, True)
             case "sum" if len(node.args) == 1 and is_coordinate(node.args[0]):
                 return known.total([(node.data[0], self.interval(node.args[0]), 0)], node.data[-1])
+            case "range" if is_coordinate(node.args[0]):
+                return np.broadcast_to(known.in_range(self.interval(node.args[0]), *node.data), len(self))
             case "floordiv" if is_coordinate(node):
                 return known.quotient(self.interval(node.args[0]), known.number(node.args[1].value), True)
             case "mod" if is_coordinate(node):

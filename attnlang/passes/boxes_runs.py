@@ -54,24 +54,32 @@ class Runs:
 
     def cells(self, kind: int) -> tuple[Numbers, Numbers]:
         """Row and column of every tile of a kind."""
-        wanted = (self.vectors == kind).any(axis=1)[self.vector]
-        row, first, stop = self.row[wanted], self.first[wanted], self.stop[wanted]
-        lengths = stop - first
-        rows = np.repeat(row, lengths)
-        columns = ramps(first, lengths)
+        of_kind = self.vectors == kind
         if self.vectors.shape[1] == 1:
-            return rows, columns
-        keep = self.vectors[np.repeat(self.vector[wanted], lengths), columns] == kind
-        return rows[keep], columns[keep]
+            wanted = of_kind[self.vector, 0]
+            lengths = np.where(wanted, self.stop - self.first, 0)
+            return np.repeat(self.row, lengths), ramps(self.first, lengths)
+        before = _before(of_kind)
+        begin, end = before[self.vector, self.first], before[self.vector, self.stop]
+        vectors, columns = np.nonzero(of_kind)
+        offsets = np.searchsorted(vectors, np.arange(len(of_kind)))
+        places = ramps(begin + offsets[self.vector], end - begin)
+        return np.repeat(self.row, end - begin), columns[places]
 
     def amount(self, kind: int) -> int:
         """How many tiles are of a kind."""
         of_kind = self.vectors == kind
         if self.vectors.shape[1] == 1:
             return int(((self.stop - self.first) * of_kind[self.vector, 0]).sum())
-        before = np.zeros((len(of_kind), of_kind.shape[1] + 1), np.int64)
-        np.cumsum(of_kind, axis=1, out=before[:, 1:])
+        before = _before(of_kind)
         return int((before[self.vector, self.stop] - before[self.vector, self.first]).sum())
+
+
+def _before(of_kind: Any) -> Numbers:
+    """How many of each vector's entries hold before every place."""
+    result = np.zeros((len(of_kind), of_kind.shape[1] + 1), np.int64)
+    np.cumsum(of_kind, axis=1, out=result[:, 1:])
+    return result
 
 
 def ramps(first: Numbers, lengths: Numbers) -> Numbers:
@@ -81,35 +89,66 @@ def ramps(first: Numbers, lengths: Numbers) -> Numbers:
     return np.arange(total, dtype=np.int64) + np.repeat(first - (ends - lengths), lengths)
 
 
-def runs(graph: Graph, root: Node, rows: Level, columns: Level) -> Runs | None:
-    """The tiles rows × columns; None where more vectors would be needed than is reasonable."""
-    leaves = _leaves(root)
-    steps = {leaf: found for leaf in leaves if (found := _steps(leaf, rows, columns)) is not None}
-    amount = len(columns)
-    cuts = [np.zeros(len(rows), np.int64), np.full(len(rows), amount, np.int64)]
-    cuts += [cut for step in steps.values() for cut in step.cuts]
-    borders = np.sort(np.stack(cuts, axis=1), axis=1)
-    first, stop = borders[:, :-1], borders[:, 1:]
-    row, place = np.nonzero(stop > first)
-    first, stop = first[row, place], stop[row, place]
-    states: dict[Node, Bits] = {leaf: step.at(row, first) for leaf, step in steps.items()}
-    states |= {leaf: rows.condition(leaf)[row] for leaf in leaves if leaf.side == ROW}
-    codes, vector = _distinct(list(states.values()), len(row))
-    by_column = {leaf for leaf in leaves if leaf.side == COLUMN}
-    if len(codes) * (amount if by_column else 1) > MOST_CELLS:
-        return None
-    of_states = dict(zip(states, codes.T, strict=True))
+class FirstLook:
+    """Finds runs of tiles of two levels, for any number of predicates over them."""
 
-    def leaf_value(node: Node) -> Value | None:
-        if node in of_states:
-            return of_states[node][:, None]
-        if node in by_column:
-            return columns.condition(node)[None, :]
-        return np.asarray(known.UNKNOWN, np.uint8) if node in leaves else None
+    def __init__(self, graph: Graph, rows: Level, columns: Level) -> None:
+        self.graph = graph
+        self.rows = rows
+        self.columns = columns
+        self._parts: dict[tuple[Node, ...], _Parts] = {}
 
-    bits = Evaluation(graph, leaf_value).condition(root)
-    vectors = kinds_of(np.broadcast_to(bits, (len(codes), amount if by_column else 1)))
-    return Runs(row, first, stop, vector, vectors)
+    def runs(self, root: Node) -> Runs | None:
+        """The runs of a predicate; None where more vectors would be needed than is reasonable."""
+        leaves = _leaves(root)
+        parts = self._fallen_apart(tuple(leaf for leaf in leaves if leaf.side != COLUMN))
+        by_column = {leaf for leaf in leaves if leaf.side == COLUMN}
+        amount, width = len(parts.codes), len(self.columns) if by_column else 1
+        if amount * width > MOST_CELLS:
+            return None
+        of_states = dict(zip(parts.known, parts.codes.T, strict=True))
+
+        def leaf_value(node: Node) -> Value | None:
+            if node in of_states:
+                return of_states[node][:, None]
+            if node in by_column:
+                return self.columns.condition(node)[None, :]
+            return np.asarray(known.UNKNOWN, np.uint8) if node in leaves else None
+
+        bits = Evaluation(self.graph, leaf_value).condition(root)
+        vectors = kinds_of(np.broadcast_to(bits, (amount, width)))
+        return Runs(parts.row, parts.first, parts.stop, parts.vector, vectors)
+
+    def _fallen_apart(self, leaves: tuple[Node, ...]) -> _Parts:
+        """The rows cut where a range changes its state, with the states of what is known by row."""
+        if leaves in self._parts:
+            return self._parts[leaves]
+        steps = {leaf: found for leaf in leaves if (found := _steps(leaf, self.rows, self.columns)) is not None}
+        rows, amount = len(self.rows), len(self.columns)
+        cuts = [np.zeros(rows, np.int64), np.full(rows, amount, np.int64)]
+        cuts += [cut for step in steps.values() for cut in step.cuts]
+        borders = np.sort(np.stack(cuts, axis=1), axis=1)
+        first, stop = borders[:, :-1], borders[:, 1:]
+        row, place = np.nonzero(stop > first)
+        first, stop = first[row, place], stop[row, place]
+        states: dict[Node, Bits] = {leaf: step.at(row, first) for leaf, step in steps.items()}
+        states |= {leaf: self.rows.condition(leaf)[row] for leaf in leaves if leaf.side == ROW}
+        codes, vector = _distinct(list(states.values()), len(row))
+        found = _Parts(row, first, stop, vector, tuple(states), codes)
+        self._parts[leaves] = found
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """Intervals of rows, and which combination of states (`codes`, one column for each of `known`) each has."""
+
+    row: Numbers
+    first: Numbers
+    stop: Numbers
+    vector: Numbers
+    known: tuple[Node, ...]
+    codes: Bits
 
 
 def _leaves(root: Node) -> dict[Node, None]:
@@ -138,9 +177,13 @@ def _chooses(node: Node) -> bool:
 def _distinct(states: list[Bits], length: int) -> tuple[Bits, Numbers]:
     """The different combinations of states, and which one stands where."""
     vector = np.zeros(length, np.int64)
+    amount = min(length, 1)
     for state in states:
-        _, vector = np.unique(vector * 16 + state, return_inverse=True)
-    amount = int(vector.max()) + 1 if length else 0
+        vector = vector * 16 + state
+        present = np.zeros(amount * 16, np.bool_)
+        present[vector] = True
+        places = np.cumsum(present)
+        vector, amount = places[vector] - 1, int(places[-1]) if amount else 0
     where = np.zeros(amount, np.int64)
     where[vector] = np.arange(length)
     return np.stack([state[where] for state in states], axis=1) if states else np.zeros(

@@ -19,7 +19,7 @@ from attnlang.passes.boxes import COLUMN, ROW, Graph, Node
 from attnlang.passes.boxes_axis import Level, Line
 from attnlang.passes.boxes_lower import Lowering, Tables
 from attnlang.passes.boxes_refine import Predicate, evaluated, halved, settle, tiles_of
-from attnlang.passes.boxes_runs import EMPTY, FULL, OPEN, PARTIAL, Kinds, Runs, ramps, runs
+from attnlang.passes.boxes_runs import EMPTY, FULL, OPEN, PARTIAL, FirstLook, Kinds, Runs, ramps
 
 Numbers = NDArray[np.int64]
 Array = NDArray[Any]
@@ -27,6 +27,8 @@ BUDGET = 2_000_000
 """How many boxes inside of tiles are looked at for one head."""
 MOST_OPEN = 400_000
 """Beyond so many open tiles, larger boxes are tried first."""
+MOST_BOXES = 1_000_000
+"""Beyond so many boxes that are neither full nor empty, all their tiles count as partial."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ class _Work:
         self.symbols = symbols
         self.tables = tables
         self.graph = Graph()
+        self._looks: dict[tuple[int, int], FirstLook] = {}
         sizes = Lowering(self.graph, symbols, tables, {})
         query, key = attention.rows[-1], attention.over
         self._sizes = sizes
@@ -250,17 +253,26 @@ class _Work:
 
     def map(self, root: Node, rows: int, columns: int, budget: int) -> TileMap:
         """The tiles of one predicate."""
-        across, down = tiles_of(self.queries, rows), tiles_of(self.keys, columns)
+        top = self._look(rows, columns)
+        across, down = top.rows, top.columns
         found = _Found(len(across), len(down))
         if len(across) and len(down):
-            self._classify(root, across, down, (rows, columns), budget, found)
+            self._classify(root, top, (rows, columns), budget, found)
         return found.map(across, down)
 
+    def _look(self, rows: int, columns: int) -> FirstLook:
+        """The first look at tiles of a size."""
+        if (rows, columns) not in self._looks:
+            levels = tiles_of(self.queries, rows), tiles_of(self.keys, columns)
+            self._looks[rows, columns] = FirstLook(self.graph, *levels)
+        return self._looks[rows, columns]
+
     def _classify(
-        self, root: Node, across: Level, down: Level, sides: tuple[int, int], budget: int, found: _Found
+        self, root: Node, top: FirstLook, sides: tuple[int, int], budget: int, found: _Found
     ) -> None:
         predicate = Predicate(self.graph, root, self.queries, self.keys)
-        first = runs(self.graph, root, across, down)
+        across, down = top.rows, top.columns
+        first = top.runs(root)
         if first is not None and first.amount(OPEN) <= MOST_OPEN:
             found.runs(first)
             i, j = first.cells(OPEN)
@@ -279,20 +291,24 @@ class _Work:
         level = 1
         while (len(across) >> level) * (len(down) >> level) > MOST_OPEN:
             level += 1
-        tops = tiles_of(self.queries, sides[0] << level), tiles_of(self.keys, sides[1] << level)
-        first = runs(self.graph, predicate.root, *tops)
+        look = self._look(sides[0] << level, sides[1] << level)
+        first = look.runs(predicate.root)
         if first is None:
-            i, j = (part.ravel() for part in np.indices((len(tops[0]), len(tops[1]))))
+            i, j = (part.ravel() for part in np.indices((len(look.rows), len(look.columns))))
         else:
-            found.boxes(*first.cells(FULL), level)
+            found.boxes(*first.cells(FULL), level, FULL)
             i, j = (np.concatenate(parts) for parts in zip(first.cells(OPEN), first.cells(PARTIAL), strict=True))
         while level:
-            kinds, _ = evaluated(predicate, *tops, i, j)
-            found.boxes(i[kinds == FULL], j[kinds == FULL], level)
+            kinds, _ = evaluated(predicate, look.rows, look.columns, i, j)
+            found.boxes(i[kinds == FULL], j[kinds == FULL], level, FULL)
             rest = (kinds == OPEN) | (kinds == PARTIAL)
+            i, j = i[rest], j[rest]
+            if len(i) > MOST_BOXES:
+                found.boxes(i, j, level, PARTIAL)
+                return i[:0], j[:0]
             level -= 1
-            tops = tiles_of(self.queries, sides[0] << level), tiles_of(self.keys, sides[1] << level)
-            i, j = halved(i[rest], j[rest], len(tops[0]), len(tops[1]))
+            look = self._look(sides[0] << level, sides[1] << level)
+            i, j = halved(i, j, len(look.rows), len(look.columns))
         return i, j
 
 
@@ -321,12 +337,12 @@ class _Found:
             parts = (found.row, found.first, found.stop, np.zeros_like(found.row), found.vector)
         self._add(*(part[keep] for part in parts))
 
-    def boxes(self, i: Numbers, j: Numbers, level: int) -> None:
-        """Full boxes of 2^level × 2^level tiles."""
+    def boxes(self, i: Numbers, j: Numbers, level: int, kind: int) -> None:
+        """Boxes of 2^level × 2^level tiles of one kind."""
         tops = np.minimum((i + 1) << level, self.rows) - (i << level)
         row = ramps(i << level, tops)
         first, stop = (np.repeat(part, tops) for part in (j << level, np.minimum((j + 1) << level, self.columns)))
-        self._add(row, first, stop, np.full(len(row), FULL), np.full(len(row), -1))
+        self._add(row, first, stop, np.full(len(row), kind), np.full(len(row), -1))
 
     def cells(self, i: Numbers, j: Numbers, kinds: Kinds) -> None:
         """Single tiles."""
