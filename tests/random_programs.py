@@ -172,6 +172,8 @@ class Maker:
         of = r.choice(["k", "k", "q", "n"])
         name = self.name("i" if of == "q" else "c")
         form = r.choice(["by 2", "by 2", "by 3", "by many", "by 2 every 1", "by 3 every 2", "by 2 from 1", "ids", "boxes"])
+        if form == "by 2 from 1" and of == "q":
+            form = "by 2"  # one query would leave no group at all
         if form == "ids":
             self.add(f"tensor ids_{name}[b, n]: int")
             self.tensors[f"ids_{name}"] = (self.floats(self.sizes.B, self.sizes.NK) * 1.2).floor().long() + 1
@@ -261,7 +263,7 @@ class Maker:
             options.append([("q", "query"), keys[0]])
         candidates = dict(r.choice([o for o in options if not {n for n, _ in o} & set(rows)]))
         scope = self.scope(**rows, **candidates)
-        rule = r.choice(["top(2)", "top(many)", "top(1)", "mass(0.6)", "mass(r)", "above(0.1)"])
+        rule = r.choice(["top(2)", "top(many)", "top(1)", "mass(0.6)", "mass(r)", "mass(0.5, total=2)", "above(0.1)"])
         by = f"{self.expression('float', scope, 2)} + 0.0137 * {' * '.join(candidates)}"
         if rule.startswith("mass"):
             by = f"softplus({by})"
@@ -270,6 +272,10 @@ class Maker:
             if r.random() < share:
                 clauses += f" {clause} {self.expression('bool', scope, 1)}"
         left = f"[{', '.join(rows)}]" if rows else ""
+        blocks_of_queries = [each for each in w.groups if each.startswith("i")]
+        if list(rows) == ["q"] and "q" not in clauses + by and blocks_of_queries and r.random() < 0.5:
+            rows = {blocks_of_queries[0]: f"group {blocks_of_queries[0]}"}
+            clauses += f" per {blocks_of_queries[0]}"
         written = ["m in 3" if each == "m" else each for each in candidates]
         target = written[0] if len(written) == 1 else f"({', '.join(written)})"
         self.add(f"select {name}{left} = {rule} {target} by {by}{clauses}")

@@ -63,8 +63,6 @@ class Home:
 
 LIBRARIES: dict[str, Home] = {
     "lark": Home(top=("grammar/*",)),
-    "sympy": Home(top=("attnlang/passes/*", "attnlang/ir/*")),
-    "networkx": Home(top=("attnlang/passes/*", "attnlang/ir/*", "attnlang/elaborate*")),
     "torch": Home(
         top=(
             "runtime/*", "attnlang/ir/interpret*", "attnlang/ir/scalar.py", "attnlang/ir/thresholds.py",

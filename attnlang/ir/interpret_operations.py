@@ -57,19 +57,27 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
     return a / b
 
 
+def _root(x: Tensor) -> Tensor:
+    """√x with derivative 0 at 0, so that the length of a vector of zeros has gradient 0."""
+    positive = x > 0
+    return torch.where(positive, torch.sqrt(torch.where(positive, x, 1.0)), torch.sqrt(x.detach()))
+
+
 def _float_power(a: Tensor, b: Tensor) -> Tensor:
-    return torch.pow(a, b)
+    """a ** b, with derivative 0 at 0 as well where it is infinite."""
+    steep = (a == 0) & (b > 0) & (b < 1)
+    return torch.where(steep, 0.0, torch.pow(torch.where(steep, 1.0, a), b))
 
 
 # Functions whose backward pass multiplies by what may be infinite or NaN.
 _STEEP: dict[str, Elementwise] = {
     "exp": torch.exp, "exp2": torch.exp2, "expm1": torch.expm1,
     "log": torch.log, "log2": torch.log2, "log1p": torch.log1p,
-    "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "sin": torch.sin, "cos": torch.cos,
+    "sqrt": _root, "rsqrt": torch.rsqrt, "sin": torch.sin, "cos": torch.cos,
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": _softplus, "erf": torch.erf,
     "mul": _multiply, "div": _divide, "pow": _float_power,
 }  # fmt: skip
-_STEEP_WHERE_FINITE = frozenset(("sqrt", "pow"))
+_STEEP_WHERE_FINITE = frozenset(("pow",))
 
 
 def _steep(op: str, operands: list[Tensor]) -> Tensor:

@@ -86,7 +86,8 @@ class Apply:
 class Reduce:
     """`op` over all values of `axes` where the condition holds (None: everywhere).
 
-    sum → 0, max → −inf, min → +inf, mean → 0, any → false, all → true over nothing. `count` is a sum of ones.
+    Over nothing: sum → 0, max → −inf (ints: −2**62), min → +inf (ints: 2**62), mean → 0, any → false, all → true,
+    prod → 1, logsumexp → −inf. `count` is a sum of ones.
     """
 
     op: OneOf["sum", "max", "min", "mean", "any", "all", "prod", "logsumexp"]
@@ -112,6 +113,7 @@ OPERATIONS: dict[str, tuple[int, OneOf["same", "float", "int", "bool"]]] = {
     "int": (1, "int"), "float": (1, "float"), "detach": (1, "same"),
 }  # fmt: skip
 # max(a, b) passes its gradient to a only where a > b, else to b: so the derivative of max(x, 0) at 0 is 0.
+# sqrt(x), and x ** p with p < 1, have derivative 0 at 0: the length of a vector of zeros has gradient 0.
 # `floordiv` and `mod` floor. "int" of a bool is 0 or 1; "detach" is the value without its gradient.
 
 

@@ -32,6 +32,7 @@ from attnlang.ir.pattern import (
     Stage,
     Symbol,
     Threshold,
+    dtype_of,
 )
 from attnlang.ir.scalar_operations import Number, calculate, reduced
 
@@ -108,7 +109,10 @@ class _Machine:
                 seen = (
                     here for here in self.environments(axes, env) if where is None or self.number(where, here)
                 )
-                return reduced(op, [self.number(body, here) for here in seen])
+                values = [self.number(body, here) for here in seen]
+                if not values and op in ("max", "min") and dtype_of(body) == "int":
+                    return -(2**62) if op == "max" else 2**62
+                return reduced(op, values)
             case _:
                 assert_never(expr)
 

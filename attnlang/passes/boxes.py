@@ -73,10 +73,9 @@ class Graph:
 
     def const(self, value: Any) -> Node:
         """A number."""
-        if isinstance(value, np.generic | np.ndarray):
-            value = value.item()
-        dtype: DType = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
-        return self._node("const", (), (value,), dtype)
+        plain: bool | int | float = np.asarray(value).item()
+        dtype: DType = "bool" if isinstance(plain, bool) else "int" if isinstance(plain, int) else "float"
+        return self._node("const", (), (plain,), dtype)
 
     def index(self, side: int) -> Node:
         """The row or the column index itself."""
@@ -346,9 +345,7 @@ class Graph:
 
     # ------------------------------------------------------------------------------------- linear forms
 
-    def linear(
-        self, terms: Sequence[tuple[int, Node]], constant: int
-    ) -> tuple[dict[Node, int], int]:
+    def linear(self, terms: Sequence[tuple[int, Node]], constant: int) -> tuple[dict[Node, int], int]:
         """Σ factor·term + constant over terms that are no sums, ordered by when they were made."""
         found: dict[Node, int] = {}
         for factor, term in terms:

@@ -62,7 +62,8 @@ class Line:
             values = np.broadcast_to(points(self.graph, node, {base: at}), at.shape)
             return Table(low, values, values)
         evaluation = Evaluation(
-            self.graph, lambda part: Interval(at, at, True, True) if part is base else self._read(part, base, at)
+            self.graph,
+            lambda part: Interval(at, at, True, True) if part is base else self._read(part, base, at),
         )
         if node.dtype == "bool":
             bits = np.broadcast_to(evaluation.condition(node), at.shape)
@@ -91,6 +92,10 @@ def is_coordinate(node: Node) -> bool:
             return divisor.op == "const" and divisor.value > 0 and is_coordinate(x)
         case _:
             return False
+
+
+def _divisor(node: Node) -> Interval:
+    return known.number(node.args[1].value)
 
 
 class Level:
@@ -132,9 +137,9 @@ class Level:
             case "range" if is_coordinate(node.args[0]):
                 return np.broadcast_to(known.in_range(self.interval(node.args[0]), *node.data), len(self))
             case "floordiv" if is_coordinate(node):
-                return known.quotient(self.interval(node.args[0]), known.number(node.args[1].value), True)
+                return known.quotient(self.interval(node.args[0]), _divisor(node), True)
             case "mod" if is_coordinate(node):
-                return known.remainder(self.interval(node.args[0]), known.number(node.args[1].value), True)
+                return known.remainder(self.interval(node.args[0]), _divisor(node), True)
             case _:
                 return self._looked_up(node)
 
@@ -153,4 +158,6 @@ class Level:
         if node.dtype == "float" and np.isnan(low).any():
             low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
             tight = tight & np.isfinite(low)
-        return Interval(low, high, tight, tight and table.dense if isinstance(tight, bool) else tight & table.dense)
+        return Interval(
+            low, high, tight, tight and table.dense if isinstance(tight, bool) else tight & table.dense
+        )

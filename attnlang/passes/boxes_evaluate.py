@@ -16,7 +16,9 @@ Value = Interval | Bits
 Leaf = Callable[[Node], Value | None]
 SLACK = 1e-12
 """By how much, relatively, two libraries may differ in a function of a float."""
-_RISING = frozenset(("exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "tanh", "sigmoid", "softplus", "erf"))
+_RISING = frozenset(
+    ("exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "tanh", "sigmoid", "softplus", "erf")
+)
 
 
 class Evaluation:
@@ -98,7 +100,9 @@ class Evaluation:
         """The range of an array over the offsets that are possible."""
         array = self.graph.arrays[node.number]
         at = [self.number(arg) for arg in node.args]
-        ends = [(_offset(x.low, size), _offset(x.high, size)) for x, size in zip(at, array.shape, strict=True)]
+        ends = [
+            (_offset(x.low, size), _offset(x.high, size)) for x, size in zip(at, array.shape, strict=True)
+        ]
         if len(at) == 1:
             low, high, tight = self.graph.table(node).over(*ends[0])
             tight = tight & at[0].dense
@@ -107,8 +111,10 @@ class Evaluation:
             return self._unread(node)
         found = self.graph.plane(node).over((ends[0][0], ends[1][0]), (ends[0][1], ends[1][1]))
         apart = node.args[0].side & node.args[1].side == 0
-        return self._unread(node) if found is None else _of_kind(
-            node, *found, at[0].dense & at[1].dense & apart, False
+        return (
+            self._unread(node)
+            if found is None
+            else _of_kind(node, *found, at[0].dense & at[1].dense & apart, False)
         )
 
     def _unread(self, node: Node) -> Interval:
@@ -121,9 +127,7 @@ class Evaluation:
         found = [self.number(arg) for arg in args]
         if node.dtype != "float":
             return found
-        return [
-            Interval(_float(x.low), _float(x.high), x.tight, x.dense & known.single(x)) for x in found
-        ]
+        return [Interval(_float(x.low), _float(x.high), x.tight, x.dense & known.single(x)) for x in found]
 
     def _number(self, node: Node) -> Interval:
         with np.errstate(all="ignore"):
@@ -236,8 +240,6 @@ def _padded(low: Any, high: Any, op: str) -> Interval:
     if op == "sqrt":
         return Interval(low, high)
     exact = op in ("log2", "exp2")
-    slack = [
-        np.where(exact & (np.rint(end) == end), 0.0, SLACK * (1 + np.abs(end))) for end in (low, high)
-    ]
+    slack = [np.where(exact & (np.rint(end) == end), 0.0, SLACK * (1 + np.abs(end))) for end in (low, high)]
     assert op in FUZZY
     return Interval(low - slack[0], high + slack[1])

@@ -83,7 +83,9 @@ class Lowering:
         starts = [self.number(axis.start) for axis in expr.axes]
         sizes = [max(0, self.number(axis.size)) for axis in expr.axes]
         if expr.op not in _JOIN or np.prod(sizes, dtype=np.float64) > MOST_TERMS:
-            return self.graph.unknown(f"{expr.op}#{id(expr)}", "bool" if expr.op in ("any", "all") else "float")
+            return self.graph.unknown(
+                f"{expr.op}#{id(expr)}", "bool" if expr.op in ("any", "all") else "float"
+            )
         empty = self.graph.const(_EMPTY[expr.op])
         result = empty
         for place in product(*(range(size) for size in sizes)):
@@ -138,7 +140,9 @@ class Tables:
             side = COLUMN if given else ROW
             indices[axis] = graph.index(side)
             values = np.arange(start, start + size)
-            given[indices[axis]] = values if len(free) == 1 else values[:, None] if side == ROW else values[None]
+            given[indices[axis]] = (
+                values if len(free) == 1 else values[:, None] if side == ROW else values[None]
+            )
         if free_axes(let.body) - set(indices):
             return None
         root = Lowering(graph, lowering.symbols, self, indices).node(let.body)

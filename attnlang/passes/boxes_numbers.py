@@ -77,6 +77,7 @@ def _numeric(op: str, args: Sequence[Any], whole: bool) -> Any:
         return _SAME[op](*(np.asarray(arg, dtype=kind) for arg in args))
     if op in _FLOATS:
         return _FLOATS[op](*(np.asarray(arg, dtype=np.float64) for arg in args))
+    x: Any = args[0]
     match op:
         case "and":
             return _truth(args[0]) & _truth(args[1])
@@ -87,12 +88,12 @@ def _numeric(op: str, args: Sequence[Any], whole: bool) -> Any:
         case "where":
             return np.where(_truth(args[0]), args[1], args[2])
         case "floordiv":
-            return np.floor_divide(args[0], _divisor(args[1]) if whole else args[1])
+            return np.floor_divide(x, _divisor(args[1]) if whole else args[1])
         case "mod":
-            return np.mod(args[0], _divisor(args[1]) if whole else args[1])
+            return np.mod(x, _divisor(args[1]) if whole else args[1])
         case "pow":
-            return _int_power(args[0], args[1]) if whole else np.power(np.asarray(args[0], np.float64), args[1])
+            return _int_power(x, args[1]) if whole else np.power(np.asarray(x, np.float64), args[1])
         case "float":
-            return np.asarray(args[0], dtype=np.float64)
+            return np.asarray(x, dtype=np.float64)
         case _:
-            return args[0]
+            return x

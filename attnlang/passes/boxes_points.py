@@ -50,7 +50,14 @@ _KINDS: dict[str, Any] = {"int": np.int64, "float": np.float64, "bool": np.bool_
 
 def _offsets(at: Array, size: int) -> Any:
     """Offsets within an array of this size; consecutive ones as a slice."""
-    if at.ndim == 1 and at.size == size and at.size and at[0] == 0 and at[-1] == size - 1 and _consecutive(at):
+    if (
+        at.ndim == 1
+        and at.size == size
+        and at.size
+        and at[0] == 0
+        and at[-1] == size - 1
+        and _consecutive(at)
+    ):
         return slice(None)
     return np.clip(at, 0, size - 1)
 

@@ -41,7 +41,9 @@ class Predicate:
         result = np.empty(len(i), np.uint8)
         for start in range(0, len(i), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            result[part] = Evaluation(self.graph, _picked(rows, columns, i[part], j[part]), self.wild).condition(self.root)
+            result[part] = Evaluation(
+                self.graph, _picked(rows, columns, i[part], j[part]), self.wild
+            ).condition(self.root)
         return result
 
 
@@ -225,16 +227,16 @@ def _cut(
     pieces = amounts + 1
     which = np.repeat(np.arange(len(first)), pieces)
     step = ramps(np.zeros(len(first), np.int64), pieces)
-    starts = np.where(step == 0, first[which], first[which] + (low[which] + step) * divisor - inner.low[which])
+    starts = np.where(
+        step == 0, first[which], first[which] + (low[which] + step) * divisor - inner.low[which]
+    )
     stops = np.append(starts[1:], 0) - 1
     final = step == amounts[which]
     stops[final] = last[which[final]]
     return starts, stops, origin[which]
 
 
-def evaluated(
-    predicate: Predicate, rows: Level, columns: Level, i: Numbers, j: Numbers
-) -> tuple[Kinds, Any]:
+def evaluated(predicate: Predicate, rows: Level, columns: Level, i: Numbers, j: Numbers) -> tuple[Kinds, Any]:
     """Kinds of boxes (OPEN where none is certain), and their states."""
     state = predicate.over(rows, columns, i, j)
     return kinds_of(state), state

@@ -123,7 +123,9 @@ class FirstLook:
         """The rows cut where a range changes its state, with the states of what is known by row."""
         if leaves in self._parts:
             return self._parts[leaves]
-        steps = {leaf: found for leaf in leaves if (found := _steps(leaf, self.rows, self.columns)) is not None}
+        steps = {
+            leaf: found for leaf in leaves if (found := _steps(leaf, self.rows, self.columns)) is not None
+        }
         rows, amount = len(self.rows), len(self.columns)
         cuts = [np.zeros(rows, np.int64), np.full(rows, amount, np.int64)]
         cuts += [cut for step in steps.values() for cut in step.cuts]
@@ -160,7 +162,7 @@ def _leaves(root: Node) -> dict[Node, None]:
         if node in seen:
             return
         seen.add(node)
-        if node.side == BOTH and node.op in ("and", "or", "not", "same") or _chooses(node):
+        if (node.side == BOTH and node.op in ("and", "or", "not", "same")) or _chooses(node):
             for arg in node.args:
                 visit(arg)
         elif node.op != "const":
@@ -226,15 +228,24 @@ def _steps(leaf: Node, rows: Level, columns: Level) -> _Steps | None:
         low, high = -high, -low
         if not (_rises(g.low) and _rises(g.high)):
             return None
-    everything = np.full(len(rows), len(columns)), np.zeros(len(rows), np.int64)
-    can_first = np.searchsorted(g.high, low - f.high) if low > -BIG else everything[1]
-    all_first = np.searchsorted(g.low, low - f.low) if low > -BIG else everything[1]
-    can_stop = np.searchsorted(g.low, high - f.low, "right") if high < BIG else everything[0]
-    all_stop = np.searchsorted(g.high, high - f.high, "right") if high < BIG else everything[0]
+    begin: Numbers = np.zeros(len(rows), np.int64)
+    end: Numbers = np.full(len(rows), len(columns), np.int64)
+    can_first, all_first, can_stop, all_stop = begin, begin, end, end
+    if low > -BIG:
+        can_first = _place(g.high, low - f.high)
+        all_first = _place(g.low, low - f.low)
+    if high < BIG:
+        can_stop = _place(g.low, high - f.low + 1)
+        all_stop = _place(g.high, high - f.high + 1)
     tight = bool(np.all(f.tight)) and bool(np.all(g.tight))
     dense = bool(np.all(f.dense)) and bool(np.all(g.dense))
     has_true = dense or (tight and (low <= -BIG or high >= BIG))
     return _Steps((can_first, can_stop, all_first, all_stop), has_true, tight)
+
+
+def _place(rising: Any, numbers: Any) -> Numbers:
+    """The first place where a rising array is at least as large, for each number."""
+    return np.searchsorted(rising, numbers).astype(np.int64)
 
 
 def _size(x: Interval) -> int:

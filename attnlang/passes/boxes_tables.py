@@ -35,7 +35,7 @@ class Table:
     @cached_property
     def direction(self) -> int:
         """1 nowhere falling, −1 nowhere rising, 0 neither or not known."""
-        if self.low is not self.high or self.low.dtype.kind == "f" and bool(np.isnan(self.low).any()):
+        if self.low is not self.high or (self.low.dtype.kind == "f" and bool(np.isnan(self.low).any())):
             return 0
         return 1 if not (self.steps < 0).any() else -1 if not (self.steps > 0).any() else 0
 
@@ -67,8 +67,9 @@ class Table:
     def over(self, first: Numbers, last: Numbers) -> tuple[Array, Array, Any]:
         """Least and greatest value at offsets first … last, and whether both occur."""
         if self.direction:
-            ends = self.low[first], self.low[last]
-            return (*(ends if self.direction > 0 else ends[::-1]), True)
+            if self.direction < 0:
+                first, last = last, first
+            return self.low[first], self.low[last], True
         tight = self.low is self.high
         if len(self.low) <= SPARSE_TABLE:
             return (*self._by_powers(first, last), tight)
@@ -111,13 +112,16 @@ class Plane:
         (top, left), (bottom, right) = first, last
         if self.array.dtype == np.bool_:
             sums = self._sums
-            found = sums[bottom + 1, right + 1] - sums[top, right + 1] - sums[bottom + 1, left] + sums[top, left]
+            found = (
+                sums[bottom + 1, right + 1] - sums[top, right + 1] - sums[bottom + 1, left] + sums[top, left]
+            )
             return found == (bottom + 1 - top) * (right + 1 - left), found > 0
         height, width = int(np.max(bottom - top)) + 1, int(np.max(right - left)) + 1
         if height * width > MOST_OFFSETS:
             return None
         places = [(down, across) for down in range(height) for across in range(width)]
         values = [
-            self.array[np.minimum(top + down, bottom), np.minimum(left + across, right)] for down, across in places
+            self.array[np.minimum(top + down, bottom), np.minimum(left + across, right)]
+            for down, across in places
         ]
         return np.minimum.reduce(values), np.maximum.reduce(values)

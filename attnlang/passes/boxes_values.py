@@ -59,7 +59,11 @@ def bits(can_true: Any, can_false: Any, has_true: Any, has_false: Any) -> Bits:
     has_true = has_true | ~np.asarray(can_false)
     has_false = has_false | ~np.asarray(can_true)
     result = np.asarray(can_true, np.uint8) | np.left_shift(np.asarray(can_false, np.uint8), 1)
-    return result | np.left_shift(np.asarray(has_true, np.uint8), 2) | np.left_shift(np.asarray(has_false, np.uint8), 3)
+    return (
+        result
+        | np.left_shift(np.asarray(has_true, np.uint8), 2)
+        | np.left_shift(np.asarray(has_false, np.uint8), 3)
+    )
 
 
 def in_range(form: Interval, low: int, high: int) -> Bits:
@@ -67,7 +71,9 @@ def in_range(form: Interval, low: int, high: int) -> Bits:
     can_true = (form.high >= low) & (form.low <= high)
     can_false = (form.low < low) | (form.high > high)
     end_inside = ((form.low >= low) & (form.low <= high)) | ((form.high >= low) & (form.high <= high))
-    return bits(can_true, can_false, (form.dense & can_true) | (form.tight & end_inside), form.tight & can_false)
+    return bits(
+        can_true, can_false, (form.dense & can_true) | (form.tight & end_inside), form.tight & can_false
+    )
 
 
 def compare(op: str, x: Interval, y: Interval, apart: bool) -> Bits:
@@ -196,7 +202,9 @@ def quotient(x: Interval, divisor: Interval, whole: bool) -> Interval:
     high = np.maximum(np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3]))
     none = anything(whole)
     fixed = single(divisor) & good
-    return Interval(np.where(good, low, none.low), np.where(good, high, none.high), fixed & x.tight, fixed & x.dense)
+    return Interval(
+        np.where(good, low, none.low), np.where(good, high, none.high), fixed & x.tight, fixed & x.dense
+    )
 
 
 def remainder(x: Interval, divisor: Interval, whole: bool) -> Interval:

@@ -1,7 +1,7 @@
 """Which tiles of queries × keys a declared predicate leaves empty, fills, or cuts, without looking at every pair.
 
-    tiles = classify(attention, {"NQ": 4096, "NK": 4096, "H": 8, …, "window": 1024}, None, 128, 64)
-    tiles.counts, tiles.density, tiles.map(head=3).csr()
+tiles = classify(attention, {"NQ": 4096, "NK": 4096, "H": 8, …, "window": 1024}, None, 128, 64)
+tiles.counts, tiles.density, tiles.map(head=3).csr()
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from attnlang.ir.pattern import Attention, Axis, Expr, Index, Let, Reduce, Stage
 from attnlang.passes.boxes import COLUMN, ROW, Graph, Node
 from attnlang.passes.boxes_axis import Level, Line
 from attnlang.passes.boxes_lower import Lowering, Tables
+from attnlang.passes.boxes_map import Counts, Found, TileMap
 from attnlang.passes.boxes_refine import Predicate, evaluated, halved, settle, tiles_of
-from attnlang.passes.boxes_runs import EMPTY, FULL, OPEN, PARTIAL, FirstLook, Kinds, Runs, ramps
+from attnlang.passes.boxes_runs import FULL, OPEN, PARTIAL, FirstLook
 
 Numbers = NDArray[np.int64]
 Array = NDArray[Any]
@@ -29,85 +30,6 @@ MOST_OPEN = 400_000
 """Beyond so many open tiles, larger boxes are tried first."""
 MOST_BOXES = 1_000_000
 """Beyond so many boxes that are neither full nor empty, all their tiles count as partial."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Tiles by kind."""
-
-    full: int
-    partial: int
-    empty: int
-
-
-@dataclass(frozen=True, eq=False)
-class TileMap:
-    """The tiles of one head: rows of tiles in runs. Run i of `row_pointers[r] … row_pointers[r + 1] − 1` says of the key
-    tiles `first[i] … stop[i] − 1` of row r that they are of kind `kind[i]`; where `vector[i] ≥ 0`, that each is of its
-    kind in `vectors[vector[i]]`. Runs of a row do not claim a tile twice; what no run claims is EMPTY."""
-
-    row_pointers: Numbers
-    first: NDArray[np.int32]
-    stop: NDArray[np.int32]
-    kind: Kinds
-    vector: NDArray[np.int32]
-    vectors: Kinds
-    heights: Numbers
-    widths: Numbers
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the index structures."""
-        parts = (self.row_pointers, self.first, self.stop, self.kind, self.vector, self.vectors)
-        return sum(part.nbytes for part in parts)
-
-    @cached_property
-    def counts(self) -> Counts:
-        """Full, partial and empty tiles."""
-        ones = np.ones(len(self.widths), np.int64)
-        full, partial = (int(self._by_row(kind, ones).sum()) for kind in (FULL, PARTIAL))
-        return Counts(full, partial, len(self.heights) * len(self.widths) - full - partial)
-
-    @cached_property
-    def pairs(self) -> tuple[int, int]:
-        """Pairs in full tiles, and in full or partial tiles: bounds of the visible ones."""
-        full, partial = (int((self._by_row(kind, self.widths) * self.heights).sum()) for kind in (FULL, PARTIAL))
-        return full, full + partial
-
-    def _by_row(self, kind: int, weights: Numbers) -> Numbers:
-        """The weights of the tiles of a kind, summed over each row."""
-        before = np.concatenate([[0], np.cumsum(weights)])
-        found = np.where(self.kind == kind, before[self.stop] - before[self.first], 0)
-        listed = np.flatnonzero(self.vector >= 0)
-        if len(listed):
-            sums = np.zeros((len(self.vectors), len(weights) + 1), np.int64)
-            np.cumsum((self.vectors == kind) * weights, axis=1, out=sums[:, 1:])
-            which = self.vector[listed]
-            found[listed] = sums[which, self.stop[listed]] - sums[which, self.first[listed]]
-        total = np.concatenate([[0], np.cumsum(found)])
-        return total[self.row_pointers[1:]] - total[self.row_pointers[:-1]]
-
-    def csr(self) -> tuple[Numbers, NDArray[np.int32], Kinds]:
-        """The visited tiles written out: row pointers, key tiles in order, and the kind of each."""
-        lengths = (self.stop - self.first).astype(np.int64)
-        columns = ramps(self.first.astype(np.int64), lengths)
-        row = np.repeat(np.repeat(np.arange(len(self.heights)), np.diff(self.row_pointers)), lengths)
-        kinds = np.repeat(self.kind, lengths)
-        vector = np.repeat(self.vector, lengths)
-        listed = vector >= 0
-        if listed.any():
-            kinds[listed] = self.vectors[vector[listed], columns[listed]]
-        row, columns, kinds = (part[kinds != EMPTY] for part in (row, columns, kinds))
-        order = np.argsort(row * len(self.widths) + columns, kind="stable")
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(self.heights)))])
-        return pointers, columns[order].astype(np.int32), kinds[order]
-
-    def dense(self) -> Kinds:
-        """The kind of every tile: [row tiles, key tiles]."""
-        pointers, columns, kinds = self.csr()
-        result = np.zeros((len(self.heights), len(self.widths)), np.uint8)
-        result[np.repeat(np.arange(len(self.heights)), np.diff(pointers)), columns] = kinds
-        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +48,7 @@ class Tiles:
     def map(self, head: int = 0, batch: int = 0) -> TileMap:
         """What one head of one batch entry sees."""
         b, h = self.classes.shape
-        return self.maps[self.classes[min(batch, b - 1), min(head, h - 1)]]
+        return self.maps[self.classes[0 if b == 1 else batch, 0 if h == 1 else head]]
 
     @cached_property
     def _shares(self) -> list[int]:
@@ -255,7 +177,7 @@ class _Work:
         """The tiles of one predicate."""
         top = self._look(rows, columns)
         across, down = top.rows, top.columns
-        found = _Found(len(across), len(down))
+        found = Found(len(across), len(down))
         if len(across) and len(down):
             self._classify(root, top, (rows, columns), budget, found)
         return found.map(across, down)
@@ -268,7 +190,7 @@ class _Work:
         return self._looks[rows, columns]
 
     def _classify(
-        self, root: Node, top: FirstLook, sides: tuple[int, int], budget: int, found: _Found
+        self, root: Node, top: FirstLook, sides: tuple[int, int], budget: int, found: Found
     ) -> None:
         predicate = Predicate(self.graph, root, self.queries, self.keys)
         across, down = top.rows, top.columns
@@ -285,7 +207,7 @@ class _Work:
         found.cells(i, j, kinds)
 
     def _from_above(
-        self, predicate: Predicate, across: Level, down: Level, sides: tuple[int, int], found: _Found
+        self, predicate: Predicate, across: Level, down: Level, sides: tuple[int, int], found: Found
     ) -> tuple[Numbers, Numbers]:
         """The tiles that are not settled by larger boxes; what is full goes to `found`."""
         level = 1
@@ -297,7 +219,9 @@ class _Work:
             i, j = (part.ravel() for part in np.indices((len(look.rows), len(look.columns))))
         else:
             found.boxes(*first.cells(FULL), level, FULL)
-            i, j = (np.concatenate(parts) for parts in zip(first.cells(OPEN), first.cells(PARTIAL), strict=True))
+            i, j = (
+                np.concatenate(parts) for parts in zip(first.cells(OPEN), first.cells(PARTIAL), strict=True)
+            )
         while level:
             kinds, _ = evaluated(predicate, look.rows, look.columns, i, j)
             found.boxes(i[kinds == FULL], j[kinds == FULL], level, FULL)
@@ -310,59 +234,3 @@ class _Work:
             look = self._look(sides[0] << level, sides[1] << level)
             i, j = halved(i, j, len(look.rows), len(look.columns))
         return i, j
-
-
-class _Found:
-    """Collects runs of one map."""
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows = rows
-        self.columns = columns
-        self.parts: list[tuple[Numbers, Numbers, Numbers, Numbers, Numbers]] = []
-        self.vectors: Kinds = np.zeros((0, columns), np.uint8)
-
-    def _add(self, row: Numbers, first: Numbers, stop: Numbers, kind: Numbers, vector: Numbers) -> None:
-        self.parts.append((row, first, stop, kind, vector))
-
-    def runs(self, found: Runs) -> None:
-        """What the first look settled."""
-        none = np.full(len(found.row), -1)
-        if found.vectors.shape[1] == 1:
-            kind = found.vectors[found.vector, 0].astype(np.int64)
-            keep = (kind == FULL) | (kind == PARTIAL)
-            parts = (found.row, found.first, found.stop, kind, none)
-        else:
-            self.vectors = np.where(found.vectors == OPEN, EMPTY, found.vectors).astype(np.uint8)
-            keep = self.vectors.any(axis=1)[found.vector]
-            parts = (found.row, found.first, found.stop, np.zeros_like(found.row), found.vector)
-        self._add(*(part[keep] for part in parts))
-
-    def boxes(self, i: Numbers, j: Numbers, level: int, kind: int) -> None:
-        """Boxes of 2^level × 2^level tiles of one kind."""
-        tops = np.minimum((i + 1) << level, self.rows) - (i << level)
-        row = ramps(i << level, tops)
-        first, stop = (np.repeat(part, tops) for part in (j << level, np.minimum((j + 1) << level, self.columns)))
-        self._add(row, first, stop, np.full(len(row), kind), np.full(len(row), -1))
-
-    def cells(self, i: Numbers, j: Numbers, kinds: Kinds) -> None:
-        """Single tiles."""
-        keep = kinds != EMPTY
-        i, j = i[keep], j[keep]
-        self._add(i, j, j + 1, kinds[keep].astype(np.int64), np.full(len(i), -1))
-
-    def map(self, across: Level, down: Level) -> TileMap:
-        """The collected runs in order, neighbours of one kind joined."""
-        empty = np.zeros((0,), np.int64)
-        parts = self.parts or [(empty,) * 5]
-        row, first, stop, kind, vector = (np.concatenate(part) for part in zip(*parts, strict=True))
-        order = np.argsort(row * (self.columns + 1) + first, kind="stable")
-        row, first, stop, kind, vector = (part[order] for part in (row, first, stop, kind, vector))
-        joined = (row[1:] == row[:-1]) & (first[1:] == stop[:-1]) & (kind[1:] == kind[:-1])
-        joined &= vector[1:] == vector[:-1]
-        begins = np.concatenate([np.ones(min(len(row), 1), np.bool_), ~joined])
-        ends = np.concatenate([~joined, np.ones(min(len(row), 1), np.bool_)])
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(row[begins], minlength=self.rows))])
-        return TileMap(
-            pointers, first[begins].astype(np.int32), stop[ends].astype(np.int32), kind[begins].astype(np.uint8),
-            vector[begins].astype(np.int32), self.vectors, across.last - across.first + 1, down.last - down.first + 1,
-        )  # fmt: skip
