@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnlang.artifact import Launch, Program
 from attnlang.execute_programs import NoKernel, program_for
-from attnlang.ir.kernel import Type
+from attnlang.ir.kernel import Type, spelled
 from attnlang.ir.pattern import Attention, Pattern, TensorAxis
 from attnlang.ir.pattern import Tensor as Declared
 from attnlang.ir.plan import Specialization
@@ -111,14 +111,14 @@ def _run(
 
     from attnlang.ir.interpret import Result
 
-    values = {name: _storable(tensor) for name, tensor in inputs.everything().items()}
+    values = {spelled(name): _storable(tensor) for name, tensor in inputs.everything().items()}
     for name in program.tables:
-        values[name] = _table(pattern, name, inputs, specialization.long)
+        values[spelled(name)] = _table(pattern, name, inputs, specialization.long)
     sizes = inputs.sizes
     q = values["Q"]
     shape = (sizes["B"], sizes["H"], sizes["NQ"])
     results: dict[str, Tensor] = {}
-    symbols = {**inputs.sizes, **inputs.scalars}
+    symbols = {spelled(name): number for name, number in {**inputs.sizes, **inputs.scalars}.items()}
     for launch in program.launches:
         out = torch.empty((*shape, sizes["DV"]), dtype=q.dtype, device=q.device)
         lse = torch.empty(shape if specialization.lse else (1, 1, 1), dtype=torch.float32, device=q.device)
@@ -130,9 +130,10 @@ def _run(
 
 
 def _storable(tensor: Tensor) -> Tensor:
-    """The tensor in a type that kernels load: other integers become int32."""
+    """The tensor in a type that kernels load: other integers become int32, a pending sign (`.imag`) is written out."""
     import torch
 
+    tensor = tensor.resolve_neg()
     known = tensor.dtype.is_floating_point or tensor.dtype in (torch.bool, torch.int32, torch.int64)
     return tensor.detach() if known else tensor.to(torch.int32)
 

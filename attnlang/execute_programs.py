@@ -30,12 +30,18 @@ class NoKernel(Diagnostic):
 def program_for(pattern: Pattern, specialization: Specialization, rows_limit: int) -> Program:
     """The program of a specialization: from memory, from the disk cache, or made now."""
     key = (id(pattern), specialization, rows_limit)
-    if key not in _programs:
-        _programs[key] = (pattern, _cached_program(pattern, specialization, rows_limit))
-    return _programs[key][1]
+    found = _programs.get(key)
+    if found is None:
+        found = (pattern, _cached_program(pattern, specialization, rows_limit))
+        while len(_programs) >= MOST_PROGRAMS:
+            _programs.pop(next(iter(_programs)), None)
+        _programs[key] = found
+    return found[1]
 
 
+# By identity, for speed: the pattern is kept, so that its id is not another's; the first in goes first.
 _programs: dict[tuple[int, Specialization, int], tuple[Pattern, Program]] = {}
+MOST_PROGRAMS = 1024
 
 
 def _cached_program(pattern: Pattern, specialization: Specialization, rows_limit: int) -> Program:

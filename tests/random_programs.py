@@ -319,11 +319,11 @@ class Maker:
         lines: list[str] = []
         for keyword, share in (("mask", 0.5), ("sparsity", 0.4)):
             if r.random() < share or (keyword == "mask" and rows != ["query"]):
-                known = w.readables
-                if not name and keyword == "mask":  # branches take it too, so that it cannot read them
-                    w.readables = [one for one in known if not one.name.startswith(("B", "M"))]
+                known = (w.readables, w.relations)
+                if not name and keyword == "mask":  # branches take it too, so that it cannot read what reads them
+                    w.readables, w.relations = [one for one in known[0] if one.name.startswith("t")], []
                 lines.append(f"{keyword} {self.expression('bool', scope)}")
-                w.readables = known
+                w.readables, w.relations = known
         steps, kind = r.choice(NORMALIZERS)
         if kind == "query" and rows[-1:] != ["query"]:
             steps, kind = NORMALIZERS[0]

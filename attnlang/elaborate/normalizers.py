@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from attnlang import syntax
 from attnlang.elaborate.arithmetic import build, rename
 from attnlang.elaborate.functions import wrong_count
-from attnlang.elaborate.names import row_read, row_visible
+from attnlang.elaborate.names import ROW_NAMES, row_read, row_visible
 from attnlang.elaborate.operators import number, scalar
 from attnlang.elaborate.reductions import known_at_call
 from attnlang.elaborate.wording import counted, written
@@ -72,12 +72,19 @@ def normalizer(
     steps: list[Step] = []
     for position, part in enumerate(nodes):
         row = Row(name, rows, over, along, f"{name}.step{position}", False)
-        step = _step(work, part, row, replace(context, row=row, file=context.file))
+        inner = replace(context, row=row)
+        step = _step(work, part, row, _without_names(inner) if node is None else inner)
         if step is not None:
             steps.append(step)
     if len(steps) < len(nodes):
         return None
     return Normalizer(tuple(steps), _is_softmax(steps), along == over and _has_lse(name, rows, over, steps))
+
+
+def _without_names(context: Context) -> Context:
+    """Nothing of the pattern but its indices, so that a parameter called `s` does not hide the scores."""
+    indices = {name: value for name, value in context.indices.items() if name not in ROW_NAMES}
+    return replace(context, indices=indices, locals={}, previous={}, inside="softmax")
 
 
 def _is_softmax(steps: list[Step]) -> bool:

@@ -7,6 +7,8 @@ dimension name: a value over ("M",) and one over ("N",) give one over ("M", "N")
 
 from __future__ import annotations
 
+import builtins
+import keyword
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal as OneOf
@@ -196,6 +198,19 @@ class Kernel:
     def block(self, dim: str) -> int:
         """Block length of a dimension."""
         return dict(self.dims)[dim]
+
+
+# Functions that printers may put above a kernel.
+HELPERS = frozenset(
+    "expm1 floor_divide floor_modulo log1p power power_integer power_whole round_half_even sign softplus tanh".split()
+)
+_TAKEN = frozenset((*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *HELPERS, "tl", "triton", "out", "lse", "program"))
+
+
+def spelled(name: str) -> str:
+    """A name of the user's as kernels write it: itself, unless that means something there; never two names alike."""
+    clash = name in _TAKEN or name.startswith(("user_", "BLOCK_")) or "_stride_" in name
+    return f"user_{name}" if clash else name
 
 
 def join(*shapes: Shape) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +133,8 @@ class Found:
             self._add(found.row[keep], found.first[keep], found.stop[keep], kind[keep], none[keep])
         else:
             self.vectors = np.where(found.vectors == OPEN, EMPTY, found.vectors).astype(np.uint8)
-            keep = np.flatnonzero(self.vectors.any(axis=1)[found.vector])
+            visited: Any = self.vectors.any(axis=1)
+            keep = np.flatnonzero(visited[found.vector])
             parts = (found.row[keep], found.first[keep], found.stop[keep])
             self._add(*parts, np.zeros(len(keep), np.int64), found.vector[keep])
 

@@ -43,6 +43,13 @@ def _int_power(a: Any, b: Any) -> Any:
     return np.power(np.asarray(a, dtype=np.int64), np.maximum(b, 0))
 
 
+_where: Callable[..., Any] = np.where
+
+
+def _float_power(a: Any, b: Any) -> Any:
+    return np.power(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+
+
 _FLOATS: dict[str, Callable[..., Any]] = {
     "div": np.divide, "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2,
     "log1p": np.log1p, "sqrt": np.sqrt, "rsqrt": _rsqrt, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
@@ -86,13 +93,13 @@ def _numeric(op: str, args: Sequence[Any], whole: bool) -> Any:
         case "not":
             return ~_truth(args[0])
         case "where":
-            return np.where(_truth(args[0]), args[1], args[2])
+            return _where(_truth(x), args[1], args[2])
         case "floordiv":
             return np.floor_divide(x, _divisor(args[1]) if whole else args[1])
         case "mod":
-            return np.mod(x, _divisor(args[1]) if whole else args[1])
+            return np.remainder(x, _divisor(args[1]) if whole else args[1])
         case "pow":
-            return _int_power(x, args[1]) if whole else np.power(np.asarray(x, np.float64), args[1])
+            return _int_power(x, args[1]) if whole else _float_power(x, args[1])
         case "float":
             return np.asarray(x, dtype=np.float64)
         case _:

@@ -245,7 +245,7 @@ def _steps(leaf: Node, rows: Level, columns: Level) -> _Steps | None:
 
 def _place(rising: Any, numbers: Any) -> Numbers:
     """The first place where a rising array is at least as large, for each number."""
-    return np.searchsorted(rising, numbers).astype(np.int64)
+    return np.asarray(np.searchsorted(rising, numbers), np.int64)
 
 
 def _size(x: Interval) -> int:

@@ -48,7 +48,7 @@ class Tiles:
     def map(self, head: int = 0, batch: int = 0) -> TileMap:
         """What one head of one batch entry sees."""
         b, h = self.classes.shape
-        return self.maps[self.classes[0 if b == 1 else batch, 0 if h == 1 else head]]
+        return self.maps[int(self.classes[0 if b == 1 else batch, 0 if h == 1 else head])]
 
     @cached_property
     def _shares(self) -> list[int]:

@@ -82,22 +82,23 @@ class _Forward:
         self.facts = facts
         self.specialization = specialization
         self.query, self.key = attention.rows[-1], attention.over
-        sources = {
-            tensor: Source(ir.Pointer(tensor, kind, self._strides(tensor, len(axes))), axes)
-            for tensor, (kind, axes) in arguments.tensors.items()
-        }
+        sources: dict[str, Source] = {}
+        for tensor, (kind, axes) in arguments.tensors.items():
+            strides = self._strides(ir.spelled(tensor), len(axes), tensor in specialization.strided)
+            sources[tensor] = Source(ir.Pointer(ir.spelled(tensor), kind, strides), axes)
         symbols: dict[str, Type] = {**arguments.scalars, "q_first": "i32", "q_last": "i32"}
         self.lowering = Lowering(sources, symbols, facts, specialization.wide, specialization.long)
-        self.lowering.used_names |= set(arguments.scalars) | set(sources) | {"out", "lse", "program"}
+        self.lowering.used_names |= {ir.spelled(name) for name in (*arguments.scalars, *sources)}
+        self.lowering.used_names |= {"out", "lse", "program"}
         self.lowering.used_names |= {
             stride for source in sources.values() for stride in source.pointer.strides
         }
         self.program = Scope(frozenset((BATCH, HEAD)))
         self.rows = Scope(frozenset((self.query,)), self.program)
 
-    def _strides(self, tensor: str, count: int) -> tuple[str, ...]:
-        named = count if tensor in self.specialization.strided else count - 1
-        return tuple(f"{tensor}_stride_{i}" for i in range(named))
+    def _strides(self, shown: str, count: int, strided: bool = False) -> tuple[str, ...]:
+        """The names of the strides that are arguments; the innermost is 1 unless it is not (`strided`)."""
+        return tuple(f"{shown}_stride_{i}" for i in range(count if strided else count - 1))
 
     # ----------------------------------------------------------------------------------------- the body
 
@@ -402,12 +403,14 @@ class _Forward:
     ) -> tuple[tuple[ir.Pointer, ...], tuple[ir.Scalar, ...]]:
         """The pointers and scalars that the statements name, in the order of declaration; results last."""
         names = ir.names(body)
-        tensors = [source.pointer for name, source in self.lowering.sources.items() if name in names]
+        sources = self.lowering.sources.values()
+        tensors = [source.pointer for source in sources if source.pointer.name in names]
         out = ir.Pointer("out", self.specialization.dtype, self._strides("out", 4), written=True)
         results = [out]
         if self.specialization.lse:
             results.append(ir.Pointer("lse", "fp32", self._strides("lse", 3), written=True))
-        scalars = [ir.Scalar(name, kind) for name, kind in self.arguments.scalars.items() if name in names]
+        numbers = [ir.Scalar(ir.spelled(name), kind) for name, kind in self.arguments.scalars.items()]
+        scalars = [number for number in numbers if number.name in names]
         return (*tensors, *results), tuple(scalars)
 
 

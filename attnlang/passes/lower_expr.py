@@ -73,6 +73,7 @@ class Lowering:
             if inside
             else self.used_names | self.past_names | self.loop_names
         )
+        hint = ir.spelled(hint)
         name, number = hint, 1
         while name in taken:
             number += 1
@@ -142,7 +143,7 @@ class Lowering:
             case Literal(value):
                 return Const(value, "fp32")
             case Symbol(name, _):
-                return self.lengthen(Var(name, self.symbols[name]))
+                return self.lengthen(Var(ir.spelled(name), self.symbols[name]))
             case Index(axis):
                 return self.lengthen(self.index(axis, scope))
             case Read():
