@@ -16,6 +16,7 @@ from attnlang.errors_driver import (
     NotOneSoftmax,
     PositionOutside,
     SizeIsZero,
+    SizeTooLarge,
     WrongArgumentType,
 )
 from attnlang.ir.pattern import Attention, Merge
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 
+LARGEST_SIZE = 2**31
 _DEFAULTS = {"HK": "H", "D": "", "DV": "D"}
 """Sizes that need not be given, and those they are then equal to."""
 
@@ -118,6 +120,23 @@ def bind_sizes(
         "NQ": ("NQ", NQ), "NK": ("NK", NK),
         "D": ("head_dim", head_dim), "DV": ("value_dim", value_dim),
     }  # fmt: skip
+    sizes, found = check_lengths(interface, given)
+    mistakes += found
+    binding, found = _bind(interface, sizes, scale, q_offset, arguments, partly=True)
+    mistakes += found
+    mistakes += check_together(interface.name, binding.tensors)
+    if not mistakes:
+        mistakes += check_values(interface, {**binding.sizes, **binding.scalars}, binding.tensors)
+    if mistakes:
+        raise Diagnostics(mistakes)
+    return binding
+
+
+def check_lengths(
+    interface: Interface, given: Mapping[str, tuple[str, object]]
+) -> tuple[dict[str, int], list[Diagnostic]]:
+    """The sizes B HK … from arguments: size → name, value. None is the default, where there is one."""
+    mistakes: list[Diagnostic] = []
     sizes: dict[str, int] = {}
     for size, (name, value) in given.items():
         value = plain(value)
@@ -132,16 +151,13 @@ def bind_sizes(
             )
         elif value < 1:
             mistakes.append(SizeIsZero(None, pattern=interface.name, what=f"'{name}'", found=value))
+        elif value >= LARGEST_SIZE:
+            mistakes.append(
+                SizeTooLarge(None, pattern=interface.name, what=f"'{name}'", limit="2**31", found=value)
+            )
         else:
             sizes[size] = value
-    binding, found = _bind(interface, sizes, scale, q_offset, arguments, partly=True)
-    mistakes += found
-    mistakes += check_together(interface.name, binding.tensors)
-    if not mistakes:
-        mistakes += check_values(interface, {**binding.sizes, **binding.scalars}, binding.tensors)
-    if mistakes:
-        raise Diagnostics(mistakes)
-    return binding
+    return sizes, mistakes
 
 
 def check_wanted(interface: Interface, *, lse: bool, weights: bool) -> None:
@@ -155,6 +171,24 @@ def check_wanted(interface: Interface, *, lse: bool, weights: bool) -> None:
         raise NotOneSoftmax(
             None, pattern=interface.name, what="weights", reason=reason, argument="return_weights"
         )
+
+
+def check_position(interface: Interface, given: object) -> int:
+    """The position of a query, from 0; raises WrongArgumentType."""
+    return _whole(interface, "q", given, 0)
+
+
+def check_block(interface: Interface, given: object) -> int:
+    """The length of a block, from 1; raises WrongArgumentType."""
+    return _whole(interface, "block_size", given, 1)
+
+
+def _whole(interface: Interface, name: str, given: object, least: int) -> int:
+    value = plain(given)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        expected, found = f"an int of at least {least}", described(given)
+        raise WrongArgumentType(None, pattern=interface.name, name=name, expected=expected, found=found)
+    return value
 
 
 # --------------------------------------------------------------------------------------------------- parts

@@ -89,6 +89,20 @@ def check_reserved(pattern: Pattern) -> None:
         raise Diagnostics(mistakes)
 
 
+def check_text(function: str, name: str, given: object) -> None:
+    """Raises Diagnostics where an argument of attnlang.load or attnlang.parse is no str."""
+    if not isinstance(given, str):
+        advice = "attnlang.load(…) reads a file" if function == "parse" and name == "text" else ""
+        found = described(given)
+        raise Diagnostics(
+            [
+                WrongArgumentType(
+                    None, advice, pattern=f"attnlang.{function}", name=name, expected="a str", found=found
+                )
+            ]
+        )
+
+
 def bind_names(
     interface: Interface, arguments: Mapping[str, object], *, all_tensors: bool
 ) -> list[Diagnostic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attnlang import syntax
 from attnlang.call import Binding, Call
-from attnlang.call_interface import check_reserved
+from attnlang.call_interface import check_reserved, check_text
 from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
 from attnlang.errors import Diagnostic, Diagnostics, NoSuchPattern, nearest
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from attnlang.ir.plan import Report
 
 
+MOST_NAMES = 10
+
+
 @dataclass(frozen=True)
 class Unit:
     """One pattern on its way: `tree` holds the pattern `name` and what it uses, `meaning` is its pattern IR."""
@@ -48,6 +51,7 @@ def load(path: str | Path, name: str | None = None) -> Unit:
 
     Raises Diagnostics with every mistake of the file and of the files it imports.
     """
+    check_text("load", "name", "" if name is None else name)
     whole = _read(path)
     return _unit(whole, choose(whole, name, str(path)))
 
@@ -69,6 +73,8 @@ def load_all(path: str | Path) -> tuple[Unit, ...]:
 
 def parse(text: str, name: str | None = None) -> Unit:
     """The pattern `name` of a text; without a name its only one."""
+    check_text("parse", "text", text)
+    check_text("parse", "name", "" if name is None else name)
     whole = _whole(tree_of(Source("<text>", text)), None)
     return _unit(whole, choose(whole, name, "<text>"))
 
@@ -141,7 +147,7 @@ def choose(whole: Whole, name: str | None, path: str) -> str:
         if name in whole.own:
             return name
         near = nearest(name, list(whole.own))
-        advice = f"did you mean '{near}'?" if near else f"it has {', '.join(whole.own)}" if whole.own else ""
+        advice = f"did you mean '{near}'?" if near else f"it has {_listed(whole.own)}" if whole.own else ""
         raise Diagnostics([NoSuchPattern(None, advice, problem=f"{path} has no pattern '{name}'")])
     if not whole.own:
         problem = f"{path} has no pattern, only definitions"
@@ -152,8 +158,13 @@ def choose(whole: Whole, name: str | None, path: str) -> str:
     stem = Path(path).stem
     if stem in whole.own or len(roots) == 1:
         return stem if stem in whole.own else roots[0]
-    problem = f"{path} has {len(whole.own)} patterns: {', '.join(whole.own)}"
+    problem = f"{path} has {len(whole.own)} patterns: {_listed(whole.own)}"
     raise Diagnostics([NoSuchPattern(None, f"name one of them: name='{whole.own[-1]}'", problem=problem)])
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """The first few names."""
+    return ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
 
 
 def _read(path: str | Path) -> Whole:
@@ -183,6 +194,17 @@ def _unit(whole: Whole, name: str) -> Unit:
 
 
 # --------------------------------------------------------------------------------------- meaning to result
+
+
+def untraced(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """A call that `torch.compile` does not look into, but runs between two graphs."""
+    import torch
+
+    if not torch.compiler.is_compiling():
+        return function(*arguments, **named)
+    from attnlang.runtime.torch_graphs import between_graphs
+
+    return between_graphs(function, *arguments, **named)
 
 
 def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str]) -> Result:

@@ -190,7 +190,8 @@ def without_comments(statement: syntax.Statement) -> syntax.Statement:
 
 
 def without_sparsity(pattern: syntax.PatternDefinition) -> syntax.PatternDefinition:
-    """The pattern without sparsity, in its branches too, and without its claims: they are about the sparse one."""
+    """The pattern without sparsity, in its branches too, without what only the sparsity has read, and without its
+    claims: they are about the sparse one."""
 
     def kept(body: tuple[syntax.AnyStatement, ...]) -> tuple[syntax.AnyStatement, ...]:
         found: list[syntax.AnyStatement] = []
@@ -204,4 +205,25 @@ def without_sparsity(pattern: syntax.PatternDefinition) -> syntax.PatternDefinit
                     found.append(statement)
         return tuple(found)
 
-    return replace(pattern, body=kept(pattern.body))
+    return replace(pattern, body=_still_read(pattern.body, kept(pattern.body)))
+
+
+def _still_read(
+    before: tuple[syntax.AnyStatement, ...], body: tuple[syntax.AnyStatement, ...]
+) -> tuple[syntax.AnyStatement, ...]:
+    """The statements without the branches, tables and choices that were read before and are no more."""
+
+    def read(statement: syntax.AnyStatement, among: tuple[syntax.AnyStatement, ...]) -> bool:
+        match statement:
+            case (
+                syntax.Branch(name=name)
+                | syntax.Let(name=name)
+                | syntax.Scan(name=name)
+                | syntax.Select(name=name)
+            ):
+                return any(name in names_in(other) for other in among if getattr(other, "name", "") != name)
+            case _:
+                return True
+
+    kept = tuple(one for one in body if read(one, body) or not read(one, before))
+    return kept if kept == body else _still_read(before, kept)

@@ -89,6 +89,11 @@ class SizeIsZero(Diagnostic):
     message = "{pattern}: {what} must be at least 1, this is {found}"
 
 
+class SizeTooLarge(Diagnostic):
+    code = "E316"
+    message = "{pattern}: {what} must be below {limit}, this is {found}"
+
+
 class RequirementFails(Diagnostic):
     code = "E311"
     message = "{pattern} requires {written}"
@@ -97,7 +102,9 @@ class RequirementFails(Diagnostic):
 
 class PositionOutside(Diagnostic):
     code = "E312"
-    message = "{pattern} reads axis '{axis}' of '{name}' at {place}, {low} … {high}, but it has length {length}"
+    message = (
+        "{pattern} reads axis '{axis}' of '{name}' at {place}, {low} … {high}, but it has length {length}"
+    )
     hint = "{advice}"
 
 

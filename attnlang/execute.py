@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attnlang.ir.interpret import Inputs, Result
 
 MOST_ELEMENTS = 2**31
+LARGEST = 2**30  # a kernel adds a few positions and lengths of 32 bits
 _TYPES: dict[str, Type] = {
     "float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64", "int64": "i64", "int32": "i32",
     "bool": "i1",
@@ -45,7 +46,7 @@ def execute(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str])
 def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Specialization:
     """What of a call shapes its code."""
     from attnlang.passes.magnitude import needs_long
-    from attnlang.passes.specialize import static_parameters
+    from attnlang.passes.specialize import reads, static_parameters
 
     tensors = inputs.everything()
     q = tensors["Q"]
@@ -55,9 +56,10 @@ def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: froze
     strided = tuple(name for name, t in tensors.items() if t.dim() and t.shape[-1] > 1 and t.stride(-1) != 1)
     wide = any(_extent(t) >= MOST_ELEMENTS for t in tensors.values())
     wide = wide or inputs.sizes["NQ"] * inputs.sizes["DV"] >= MOST_ELEMENTS
+    lse = "lse" in want or any(name.endswith(".lse") for name in reads(pattern.output))
     return Specialization(
         target, dtype, inputs.sizes["D"], inputs.sizes["DV"], statics, types, strided,
-        "lse" in want, wide, inputs.scalars["q_offset"] >= 0, needs_long(pattern, {**inputs.sizes, **inputs.scalars}),
+        lse, wide, inputs.scalars["q_offset"] >= 0, needs_long(pattern, {**inputs.sizes, **inputs.scalars}),
     )  # fmt: skip
 
 
@@ -119,6 +121,9 @@ def _run(
     shape = (sizes["B"], sizes["H"], sizes["NQ"])
     results: dict[str, Tensor] = {}
     symbols = {spelled(name): number for name, number in {**inputs.sizes, **inputs.scalars}.items()}
+    for name, value in _too_large(program, symbols):
+        reason = f"{name} = {value} is beyond 2**30, as far as kernels count"
+        raise NoKernel(None, pattern=pattern.name, target=specialization.target, reason=reason)
     for launch in program.launches:
         out = torch.empty((*shape, sizes["DV"]), dtype=q.dtype, device=q.device)
         lse = torch.empty(shape if specialization.lse else (1, 1, 1), dtype=torch.float32, device=q.device)
@@ -127,6 +132,12 @@ def _run(
     out = _combine(pattern, inputs, results) if program.combined else results[program.launches[0].attention]
     lse = results[f"{pattern.result}.lse"] if "lse" in want else None
     return Result(out.to(q.dtype), lse)
+
+
+def _too_large(program: Program, symbols: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The numbers of the call that its kernels take in 32 bits and that do not fit."""
+    taken = {a.name for launch in program.launches for a in launch.source.arguments if a.dtype == "i32"}
+    return [(name, symbols[name]) for name in sorted(taken & symbols.keys()) if abs(symbols[name]) >= LARGEST]
 
 
 def _storable(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from attnlang import compiler, syntax
-from attnlang.call import Call, bind, bind_sizes, check_wanted
+from attnlang.call import Call, bind, bind_sizes, check_block, check_lengths, check_position, check_wanted
 from attnlang.call_interface import Interface, bind_names, bind_parameters
 from attnlang.call_tensors import dtype_name
 from attnlang.errors import Diagnostics
@@ -28,18 +28,28 @@ if TYPE_CHECKING:
 
     from attnlang.claims import Verdict
     from attnlang.execute_ahead import Compiled
+    from attnlang.flex import FlexParts
     from attnlang.ir.interpret import Result
     from attnlang.ir.plan import Report
+    from attnlang.liveness import LiveKeys
 
 
 class Pattern:
     """An attention pattern. Two are equal when their trees are; `str(pattern)` is the canonical text."""
 
-    def __init__(self, tree: syntax.File, name: str, meaning: ir.Pattern | None = None) -> None:
-        """`tree`: the pattern `name` and the definitions it uses, without imports; `meaning` where it is known."""
+    def __init__(
+        self,
+        tree: syntax.File,
+        name: str,
+        meaning: ir.Pattern | None = None,
+        given: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """`tree`: the pattern `name` and the definitions it uses, without imports; `meaning` where it is known;
+        `given`: tensors that calls use unless they pass others."""
         self._tree = tree
         self._name = name
         self._meaning = meaning
+        self._given = dict(given)
 
     @staticmethod
     def of(definition: syntax.PatternDefinition, *definitions: syntax.Definition) -> Pattern:
@@ -100,12 +110,21 @@ class Pattern:
     def __hash__(self) -> int:
         return hash((self._name, self._tree))
 
-    def __reduce__(self) -> tuple[type[Pattern], tuple[syntax.File, str]]:
-        return Pattern, (self._tree, self._name)
+    def __reduce__(self) -> tuple[type[Pattern], tuple[syntax.File, str, None, dict[str, Tensor]]]:
+        return Pattern, (self._tree, self._name, None, self._given)
 
     def dense(self) -> Pattern:
         """The pattern without its sparsity: what it approximates."""
-        return Pattern(compiler.dense(self._tree, self._name), self._name)
+        return Pattern(compiler.dense(self._tree, self._name), self._name, given=self._given)
+
+    def with_tensors(self, **tensors: Tensor) -> Pattern:
+        """The same pattern, whose calls use these tensors unless they pass others by the same names."""
+        return Pattern(self._tree, self._name, self._meaning, {**self._given, **tensors})
+
+    @property
+    def given(self) -> Mapping[str, Tensor]:
+        """The tensors that calls use unless they pass others: those of `with_tensors` and of `from_flex`."""
+        return MappingProxyType(self._given)
 
     # --------------------------------------------------------------------------------------------- calling
 
@@ -134,9 +153,12 @@ class Pattern:
 
         Raises Diagnostics with every mistake of the arguments.
         """
-        call = self._bind(q, k, v, scale, q_offset, arguments)
-        want = self._want(return_lse, return_weights)
-        return _returned(compiler.run(self.ir, call, target, want), return_lse, return_weights)
+        inputs = (q, k, v, scale, q_offset, arguments)
+        return compiler.untraced(self._call, inputs, return_lse, return_weights, target)
+
+    def _call(self, inputs: tuple[Any, ...], lse: bool, weights: bool, target: str | None) -> Any:
+        call = self._bind(*inputs)
+        return _returned(compiler.run(self.ir, call, target, self._want(lse, weights)), lse, weights)
 
     def reference(
         self,
@@ -153,9 +175,12 @@ class Pattern:
         **arguments: object,
     ) -> Any:
         """The same call, dense and in float64: the meaning of the pattern. `target` is ignored."""
-        call = self._bind(q, k, v, scale, q_offset, arguments)
-        want = self._want(return_lse, return_weights)
-        return _returned(compiler.reference(self.ir, call, want), return_lse, return_weights)
+        inputs = (q, k, v, scale, q_offset, arguments)
+        return compiler.untraced(self._reference, inputs, return_lse, return_weights)
+
+    def _reference(self, inputs: tuple[Any, ...], lse: bool, weights: bool) -> Any:
+        call = self._bind(*inputs)
+        return _returned(compiler.reference(self.ir, call, self._want(lse, weights)), lse, weights)
 
     def _bind(
         self,
@@ -166,7 +191,8 @@ class Pattern:
         q_offset: object,
         arguments: Mapping[str, object],
     ) -> Call:
-        return bind(self._interface, q, k, v, scale=scale, q_offset=q_offset, arguments=arguments)
+        known = {**self._given, **arguments} if self._given else arguments
+        return bind(self._interface, q, k, v, scale=scale, q_offset=q_offset, arguments=known)
 
     def _want(self, lse: bool, weights: bool) -> frozenset[str]:
         check_wanted(self._interface, lse=lse, weights=weights)
@@ -203,7 +229,7 @@ class Pattern:
         """
         binding = bind_sizes(
             self._interface, NQ, NK, heads=heads, kv_heads=kv_heads, batch=batch, q_offset=q_offset,
-            arguments=arguments,
+            arguments={**self._given, **arguments},
         )  # fmt: skip
         return compiler.mask(self.ir, binding)
 
@@ -233,6 +259,61 @@ class Pattern:
         )  # fmt: skip
         return compiler.report(self.ir, binding, target, dtype_name(self._interface.name, dtype))
 
+    def kv_live(
+        self,
+        NK: int,
+        q: int,
+        *,
+        heads: int = 1,
+        kv_heads: int | None = None,
+        batch: int = 1,
+        **arguments: object,
+    ) -> tuple[LiveKeys, ...]:
+        """The keys that a decoder at position `q` may still need, for itself and all positions up to NK − 1.
+
+        One entry per class of key/value heads with the same needs: `kv_heads`, `ranges` of keys (first, stop), `count`.
+        What is in no range may be dropped from the cache; no key is left out that one of the queries can see. Tensors
+        may be left out: what depends on them then stays. Raises Diagnostics with every mistake of the arguments.
+        """
+        from attnlang.liveness import live_keys
+
+        binding = bind_sizes(
+            self._interface, NK, NK, heads=heads, kv_heads=kv_heads, batch=batch, arguments=arguments
+        )
+        return live_keys(self.ir, binding, check_position(self._interface, q))
+
+    def to_flex(
+        self,
+        NQ: int,
+        NK: int,
+        *,
+        heads: int,
+        kv_heads: int | None = None,
+        batch: int = 1,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        device: str | torch.device = "cpu",
+        block_size: int = 128,
+        **arguments: object,
+    ) -> FlexParts:
+        """The pattern for PyTorch's FlexAttention at a size: `flex_attention(q, k, v, **pattern.to_flex(…).arguments)`.
+
+        `score_mod`, `mask_mod` and `block_mask`, which is built from closed-form key ranges and not from the pairs:
+        where these are inexact it visits more blocks, never fewer. `scale` as in a call; it is needed where the score
+        uses `scale` otherwise than as a factor of the product of Q and K. `block_size`: keys and queries of a block.
+
+        Raises Diagnostics with every mistake of the arguments, and NoFlexForm where the pattern is not one softmax
+        attention over the keys with a score of the product of Q and K.
+        """
+        from attnlang.flex import flex_parts
+
+        binding = bind_sizes(
+            self._interface, NQ, NK, heads=heads, kv_heads=kv_heads, batch=batch, scale=scale, q_offset=q_offset,
+            arguments={**self._given, **arguments},
+        )  # fmt: skip
+        factor = None if scale is None else binding.scale
+        return flex_parts(self.ir, binding, factor, device, check_block(self._interface, block_size))
+
     def compile(
         self,
         *,
@@ -252,15 +333,17 @@ class Pattern:
         name = self._interface.name
         mistakes = bind_names(self._interface, arguments, all_tensors=False)
         parameters, found = bind_parameters(self._interface, arguments, partly=True)
-        if mistakes + found:
-            raise Diagnostics(mistakes + found)
+        lengths = {"D": ("head_dim", head_dim), "DV": ("value_dim", value_dim)}
+        sizes, wrong = check_lengths(self._interface, lengths)
+        if mistakes + found + wrong:
+            raise Diagnostics(mistakes + found + wrong)
         check_wanted(self._interface, lse=return_lse, weights=False)
         return compiler.compile_ahead(
             self.ir,
             target,
             dtype_name(name, dtype),
-            head_dim,
-            head_dim if value_dim is None else value_dim,
+            sizes["D"],
+            sizes["DV"],
             parameters,
             lse=return_lse,
         )

@@ -47,11 +47,14 @@ TARGETS: dict[str, Target] = {
         Target("cpu", "cpu", 0),
     )
 }
+COMPILED = ("cuda:80", "cuda:86", "cuda:89", "cuda:90", "cuda:100", "cuda:120")
 AHEAD = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
 
 
-def target_of(name: str) -> Target:
+def target_of(name: object) -> Target:
     """The target of that name; `cuda:NN` of a related architecture takes the figures of the nearest known below."""
+    if not isinstance(name, str):
+        raise UnknownTarget(None, f"a target is a str: {', '.join(TARGETS)}", name=name)
     if name in TARGETS:
         return TARGETS[name]
     if name.startswith("cuda:") and name[5:].isdigit() and int(name[5:]) >= 80:
@@ -68,9 +71,11 @@ def target_of(name: str) -> Target:
     raise UnknownTarget(None, hint, name=name)
 
 
-def target_ahead(name: str) -> str:
+def target_ahead(name: object) -> str:
     """The target of that name, for which kernels can be compiled anywhere. Raises UnknownTarget, NothingToCompile."""
     found = target_of(name).name
+    if found.startswith("cuda:") and found not in COMPILED:
+        raise UnknownTarget(None, f"kernels are compiled for {', '.join(COMPILED)}", name=found)
     if not found.startswith(("cuda:", "hip:")):
         raise NothingToCompile(target=found, targets=", ".join(AHEAD))
     return found

@@ -29,6 +29,7 @@ TRITON: dict[str, Spelling] = {
     "add": _infix("+", SUM), "sub": _infix("-", SUM), "mul": _infix("*", PRODUCT), "div": _infix("/", PRODUCT),
     "floordiv": _infix("//", PRODUCT), "mod": _infix("%", PRODUCT),
     "floordiv_signed": _call("floor_divide", 2), "mod_signed": _call("floor_modulo", 2),
+    "floordiv_float": _call("floor_quotient", 2), "mod_float": _call("floor_rest", 2),
     "neg": Spelling("-{0}", UNARY), "not": Spelling("~{0}", UNARY),
     "and": _infix("&", BITS), "or": _infix("|", BITS),
     "lt": _infix("<", COMPARISON), "le": _infix("<=", COMPARISON), "gt": _infix(">", COMPARISON),
@@ -60,6 +61,21 @@ def floor_modulo(a, b):
     # has the sign of b
     rest = a - (a // b) * b
     return rest + tl.where((rest != 0) & ((rest < 0) != (b < 0)), b, 0)
+""",
+    "floor_quotient": """\
+@triton.jit
+def floor_quotient(x, y):
+    # a quotient that was rounded past a whole number is seen by its rest
+    quotient = tl.floor(x / y)
+    rest = x - quotient * y
+    high = tl.where(y > 0.0, rest < 0.0, rest > 0.0)
+    low = tl.where(y > 0.0, rest >= y, rest <= y)
+    return quotient + tl.where(high, -1.0, tl.where(low, 1.0, 0.0))
+""",
+    "floor_rest": """\
+@triton.jit
+def floor_rest(x, y):
+    return x - floor_quotient(x, y) * y
 """,
     "sign": """\
 @triton.jit
@@ -135,7 +151,7 @@ def power_integer(x, y):
     return tl.where(y == 0.0, 1.0, tl.where((x < 0.0) & odd, -size, size))
 """,
 }
-TRITON_HELPER_NEEDS: dict[str, tuple[str, ...]] = {"softplus": ("log1p",)}
+TRITON_HELPER_NEEDS: dict[str, tuple[str, ...]] = {"softplus": ("log1p",), "floor_rest": ("floor_quotient",)}
 
 TRITON_TYPES: dict[str, str] = {
     "i1": "tl.int1", "i8": "tl.int8", "i32": "tl.int32", "i64": "tl.int64",

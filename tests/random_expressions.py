@@ -70,7 +70,10 @@ class Writer:
         names = self.of_kind(scope, slot)
         match slot.split():
             case ["range", length]:
-                plain = [str(self.random.randrange(int(length))), f"({self.int(scope, depth - 1)}) mod {length}"]
+                plain = [
+                    str(self.random.randrange(int(length))),
+                    f"({self.int(scope, depth - 1)}) mod {length}",
+                ]
                 return self.pick(plain + names * 2)
             case ["group", _]:
                 return self.group_index(slot, scope) if not names or self.chance(0.2) else self.pick(names)
@@ -84,7 +87,11 @@ class Writer:
             case ["query"]:
                 return self.pick(names) if names else None
             case ["key"]:
-                both = self.of_kind(scope, *POSITIONS) if self.equal_lengths else self.of_kind(scope, "key", "position")
+                both = (
+                    self.of_kind(scope, *POSITIONS)
+                    if self.equal_lengths
+                    else self.of_kind(scope, "key", "position")
+                )
                 return self.position(both, scope, depth)
             case ["position"]:
                 return self.position(self.of_kind(scope, *POSITIONS), scope, depth)
@@ -195,10 +202,16 @@ class Writer:
         ]
         if {"query", "key"} <= set(scope.values()):
             q, k = self.pick(self.of_kind(scope, "query")), self.pick(self.of_kind(scope, "key"))
-            choices += [lambda: f"{k} <= {q}", lambda: f"abs({q} - {k}) <= 1", lambda: f"({q} - {k}) mod 2 == 0"]
+            choices += [
+                lambda: f"{k} <= {q}",
+                lambda: f"abs({q} - {k}) <= 1",
+                lambda: f"({q} - {k}) mod 2 == 0",
+            ]
         if depth > 0:
             choices += [
-                lambda: f"({self.bool(scope, depth - 1)} {self.pick(['and', 'or'])} {self.bool(scope, depth - 1)})",
+                lambda: (
+                    f"({self.bool(scope, depth - 1)} {self.pick(['and', 'or'])} {self.bool(scope, depth - 1)})"
+                ),
                 lambda: f"not ({self.bool(scope, depth - 1)})",
                 lambda: self.reduction(["any", "all"], lambda s: self.bool(s, depth - 2), scope, depth - 1),
                 lambda: f"({self.float(scope, depth - 1)}) * 1.3 > 0.0717",
@@ -219,7 +232,9 @@ class Writer:
 
         def dot() -> str | None:
             q, k = self.index("query", scope, 0), self.of_kind(scope, "key", "position")
-            return f"Q[{q}] @ K[{self.pick(k)}] * scale" if q and k and "h" in scope and "b" in scope else None
+            return (
+                f"Q[{q}] @ K[{self.pick(k)}] * scale" if q and k and "h" in scope and "b" in scope else None
+            )
 
         atoms: list[Callable[[], str | None]] = [
             lambda: self.read("float", scope, depth),
@@ -230,7 +245,20 @@ class Writer:
         ]
         if depth <= 0:
             return self.any_of(atoms)
-        smooth = ["tanh", "sigmoid", "softplus", "sin", "cos", "erf", "relu", "elu", "abs", "silu", "gelu", "square"]
+        smooth = [
+            "tanh",
+            "sigmoid",
+            "softplus",
+            "sin",
+            "cos",
+            "erf",
+            "relu",
+            "elu",
+            "abs",
+            "silu",
+            "gelu",
+            "square",
+        ]
         return self.any_of(
             [
                 *atoms,
@@ -247,15 +275,18 @@ class Writer:
                 lambda: f"where({self.bool(scope, depth - 1)}, {a()}, {a()})",
                 lambda: f"float({self.int(scope, depth - 1)}) * 0.1",
                 lambda: f"{self.int(scope, depth - 1)} / 5",
-                lambda: self.reduction(["sum", "mean"], lambda s: self.float(s, depth - 2), scope, depth - 1),
-                lambda: "max(-4, " + self.reduction(["max", "logsumexp"], lambda s: self.float(s, depth - 2), scope, depth - 1) + ")",
-                lambda: "min(4, " + self.reduction(["min", "prod"], lambda s: self.float(s, depth - 2), scope, depth - 1) + ")",
+                lambda: self.reduced(["sum", "mean"], scope, depth),
+                lambda: f"max(-4, {self.reduced(['max', 'logsumexp'], scope, depth)})",
+                lambda: f"min(4, {self.reduced(['min', 'prod'], scope, depth)})",
                 lambda: self.products(scope, depth),
                 lambda: f"{self.pick(['sum', 'mean', 'max', 'min', 'norm'])}({self.vector('D', scope, depth - 1)})",
                 lambda: f"detach({a()})",
                 lambda: f"{self.pick(self.functions)}({a()}, {a()})" if self.functions else None,
             ]
         )  # fmt: skip
+
+    def reduced(self, ops: list[str], scope: Scope, depth: int) -> str:
+        return self.reduction(ops, lambda inner: self.float(inner, depth - 2), scope, depth - 1)
 
     def products(self, scope: Scope, depth: int) -> str:
         length = self.pick(["D", "DV", "3"])
@@ -294,7 +325,9 @@ class Writer:
                 lambda: f"({a()} + {x()})",
                 lambda: f"{self.pick(['tanh', 'sigmoid', 'relu', 'abs', 'cos'])}({a()})",
                 lambda: f"({a()} if {self.bool(scope, depth - 1)} else {a()})",
-                lambda: self.reduction(["sum", "mean"], lambda s: self.vector(length, s, depth - 2), scope, depth - 1),
+                lambda: self.reduction(
+                    ["sum", "mean"], lambda s: self.vector(length, s, depth - 2), scope, depth - 1
+                ),
                 lambda: f"unit({a()} + 0.3)",
                 lambda: f"max({a()}, {x()})",
             ]

@@ -13,7 +13,12 @@ from tests.random_expressions import Readable, Scope, Writer
 
 ROWS: dict[str, str] = {"q": "query", "k": "key", "n": "position", "h": "head", "b": "batch"}
 
-# steps of a normalizer: whether a row keeps its lse and is a plain softmax, and whether the score must be small
+HEADER = """def blend(x, y) = x * 0.25 + y * sigmoid(x)
+
+pattern random(many: int >= 1 = 2, r: float > 0 = 0.5, flag: bool = true):
+"""
+
+# Steps of a normalizer, and whether a row keeps its lse, is a plain softmax, or goes over the queries.
 NORMALIZERS: tuple[tuple[str, str], ...] = (
     ("softmax", "softmax"),
     ("exp(s - max(s)) / sum(exp(s - max(s)))", "softmax"),
@@ -88,7 +93,9 @@ class Maker:
         self.head(square, equal)
         self.declare()
         for _ in range(r.randrange(2, 5)):
-            r.choice([self.table, self.table, self.scan, self.select, self.branch, self.branch, self.abbreviation])()
+            r.choice(
+                [self.table, self.table, self.scan, self.select, self.branch, self.branch, self.abbreviation]
+            )()
         if r.random() < 0.3:
             self.merge()
         own = r.random() < 0.6 or not self.unused
@@ -98,12 +105,11 @@ class Maker:
         self.output(own, state)
         text = "\n".join(f"    {line}" for line in self.lines)
         s = self.sizes
-        header = "def blend(x, y) = x * 0.25 + y * sigmoid(x)\n\npattern random(many: int >= 1 = 2, r: float > 0 = 0.5, flag: bool = true):\n"
         params = {"many": r.randrange(1, 4), "r": r.choice([0.25, 0.8]), "flag": r.random() < 0.5}
         offset = 0 if r.random() < 0.2 else None
         floats = self.floats
         q, k, v = floats(s.B, s.H, s.NQ, s.D), floats(s.B, s.HK, s.NK, s.D), floats(s.B, s.HK, s.NK, s.DV)
-        return Program(header + text + "\n", q, k, v, self.tensors, params, offset)
+        return Program(HEADER + text + "\n", q, k, v, self.tensors, params, offset)
 
     # ------------------------------------------------------------------------------------------- helpers
 
@@ -142,7 +148,7 @@ class Maker:
             self.tensors[f"unit_{length}"] = self.floats(size)
 
     def declare(self) -> None:
-        r, w, s = self.random, self.writer, self.sizes
+        r, s = self.random, self.sizes
         axes = {
             "b": ("batch", s.B), "h": ("head", s.H), "g": ("kv_head", s.HK), "q": ("query", s.NQ),
             "k": ("key", s.NK), "n": ("position", s.NK), "3": ("range 3", 3), "2": ("range 2", 2),
@@ -162,7 +168,9 @@ class Maker:
             written = f"[{', '.join(chosen)}]" if chosen else ""
             self.add(f"tensor {name}{written}" + ("" if kind == "float" else f": {kind}"))
             values = self.floats(*shape)
-            self.tensors[name] = (values * 1.7).floor().long() if kind == "int" else values > 0 if kind == "bool" else values
+            self.tensors[name] = (
+                (values * 1.7).floor().long() if kind == "int" else values > 0 if kind == "bool" else values
+            )
             self.reads(name, slots, kind)
         for _ in range(r.randrange(0, 3)):
             self.blocks()
@@ -171,7 +179,9 @@ class Maker:
         r = self.random
         of = r.choice(["k", "k", "q", "n"])
         name = self.name("i" if of == "q" else "c")
-        form = r.choice(["by 2", "by 2", "by 3", "by many", "by 2 every 1", "by 3 every 2", "by 2 from 1", "ids", "boxes"])
+        form = r.choice(
+            ["by 2", "by 2", "by 3", "by many", "by 2 every 1", "by 3 every 2", "by 2 from 1", "ids", "boxes"]
+        )
         if form == "by 2 from 1" and of == "q":
             form = "by 2"  # one query would leave no group at all
         if form == "ids":
@@ -194,7 +204,11 @@ class Maker:
         for name, kind in r.sample(options, len(options)):
             if len(kinds) == count:
                 break
-            if name in kinds or (name == "m" and kind == "head" and "h" in kinds) or (name == "h" and "m" in kinds):
+            if (
+                name in kinds
+                or (name == "m" and kind == "head" and "h" in kinds)
+                or (name == "h" and "m" in kinds)
+            ):
                 continue
             if name == "m":
                 texts.append("m in 3" if kind == "range 3" else "m in heads")
@@ -257,13 +271,17 @@ class Maker:
         r, w, name = self.random, self.writer, self.name("R")
         groups = [(each, f"group {each}") for each in w.groups]
         keys = [one for one in groups if one[0].startswith("c")]
-        rows = dict(r.choice([[("q", "query")], [("q", "query")], [], [("k", "key")], *([one] for one in groups)]))
+        rows = dict(
+            r.choice([[("q", "query")], [("q", "query")], [], [("k", "key")], *([one] for one in groups)])
+        )
         options = [[("k", "key")], [("n", "position")], *([one] for one in keys), [("m", "range 3")]]
         if keys:
             options.append([("q", "query"), keys[0]])
         candidates = dict(r.choice([o for o in options if not {n for n, _ in o} & set(rows)]))
         scope = self.scope(**rows, **candidates)
-        rule = r.choice(["top(2)", "top(many)", "top(1)", "mass(0.6)", "mass(r)", "mass(0.5, total=2)", "above(0.1)"])
+        rule = r.choice(
+            ["top(2)", "top(many)", "top(1)", "mass(0.6)", "mass(r)", "mass(0.5, total=2)", "above(0.1)"]
+        )
         by = f"{self.expression('float', scope, 2)} + 0.0137 * {' * '.join(candidates)}"
         if rule.startswith("mass"):
             by = f"softplus({by})"
@@ -290,7 +308,11 @@ class Maker:
         over, kind = r.choice([("k", "key")] * 3 + [("j", "range 2"), *groups])
         if over in rows:
             over, kind = "k", "key"
-        left = "" if list(rows) == ["q"] else f"[{', '.join('m in 3' if each == 'm' else each for each in rows)}]"
+        left = (
+            ""
+            if list(rows) == ["q"]
+            else f"[{', '.join('m in 3' if each == 'm' else each for each in rows)}]"
+        )
         right = "" if over == "k" else f" over {'j in 2' if over == 'j' else over}"
         at = len(self.lines)
         length = self.sections(name, self.scope(**rows, **{over: kind}), list(rows.values()), kind)
@@ -320,7 +342,8 @@ class Maker:
         for keyword, share in (("mask", 0.5), ("sparsity", 0.4)):
             if r.random() < share or (keyword == "mask" and rows != ["query"]):
                 known = (w.readables, w.relations)
-                if not name and keyword == "mask":  # branches take it too, so that it cannot read what reads them
+                if not name and keyword == "mask":
+                    # branches take it too, so that it cannot read what reads them
                     w.readables, w.relations = [one for one in known[0] if one.name.startswith("t")], []
                 lines.append(f"{keyword} {self.expression('bool', scope)}")
                 w.readables, w.relations = known
@@ -344,7 +367,9 @@ class Maker:
             if steps != "softmax" or r.random() < 0.3:
                 lines.append(f"normalize {steps}")
         if reweighted:
-            form = r.choice(["w * 2 + 0.1", "w / (1 + sum(abs(w)))", "sum(w[m] * 0.3 for m in heads)", "gate"])
+            form = r.choice(
+                ["w * 2 + 0.1", "w / (1 + sum(abs(w)))", "sum(w[m] * 0.3 for m in heads)", "gate"]
+            )
             gate = f"w * ({self.expression('float', scope, 1)})"
             lines.append(f"reweight {gate if form == 'gate' else form}")
         length = "DV" if not name or r.random() < 0.7 else r.choice(["D", "3"])

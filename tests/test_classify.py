@@ -87,8 +87,9 @@ def test_from_large_boxes_to_small(name: str, monkeypatch: pytest.MonkeyPatch) -
     """The way that only long sequences take, on short ones."""
     monkeypatch.setattr(module, "MOST_OPEN", 4)
     monkeypatch.setattr(boxes_tables, "SPARSE_TABLE", 4)
-    monkeypatch.setattr(boxes_tables, "BLOCK", 4)
     assert check_cases(name, (4, 3)) == 0
+    monkeypatch.setattr(boxes_tables, "MOST_READ", 0)
+    monkeypatch.setattr(boxes_tables, "BLOCK", 4)
     monkeypatch.setattr(module, "MOST_BOXES", 8)
     check_cases(name, (4, 3))
 

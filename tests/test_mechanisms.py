@@ -36,6 +36,8 @@ def test_the_text_comes_back(name: str) -> None:
     pattern = text(name)
     assert pattern.name == name
     assert attnlang.parse(str(pattern), name) == pattern
+    dense = pattern.dense()
+    assert attnlang.parse(str(dense), name) == dense
 
 
 @pytest.mark.parametrize("call", CALLS, ids=named)

@@ -13,7 +13,7 @@ from attnlang.ir.scalar import evaluate_scalar
 from tests.random_programs import Program, program
 
 
-@settings(max_examples=80)
+@settings(max_examples=200)
 @given(st.integers(0, 2**24), st.integers(1, 2))
 def test_a_program_means_the_same_twice(seed: int, depth: int) -> None:
     made = program(seed, depth)
@@ -21,10 +21,12 @@ def test_a_program_means_the_same_twice(seed: int, depth: int) -> None:
     assert attnlang.parse(str(pattern)) == pattern
     found = pattern.reference(made.q, made.k, made.v, q_offset=made.q_offset, **made.params, **made.tensors)
     wanted, _ = evaluate_scalar(pattern.ir, inputs(pattern, made))
-    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-7, equal_nan=True, msg=lambda m: f"{m}\n{made.text}")
+    torch.testing.assert_close(
+        found, wanted, atol=1e-9, rtol=1e-7, equal_nan=True, msg=lambda m: f"{m}\n{made.text}"
+    )
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(st.integers(0, 2**24))
 def test_a_gradient_is_the_slope(seed: int) -> None:
     """Of the result along a random direction of all float inputs, where the result is smooth there."""
@@ -39,7 +41,9 @@ def test_a_gradient_is_the_slope(seed: int) -> None:
         at = {n: (x + step * ways[n]).requires_grad_(needs) if n in ways else x for n, x in leaves.items()}
         made_at.update(at)
         rest = {name: at[name] for name in made.tensors}
-        out = pattern(at["q"], at["k"], at["v"], q_offset=made.q_offset, target="eager", **made.params, **rest)
+        out = pattern(
+            at["q"], at["k"], at["v"], q_offset=made.q_offset, target="eager", **made.params, **rest
+        )
         return out.square().sum() if needs else out.detach().square().sum()
 
     made_at: dict[str, torch.Tensor] = {}

@@ -33,6 +33,31 @@ from attnlang.ir.pattern import (
 from attnlang.source import Span
 
 ROW_NAMES = ("s", "w", "count")
+FOREIGN: dict[str, str] = {
+    "argmax": "the first index of the largest: min(i for i in n if x[i] == max(x[j] for j in n))",
+    "argmin": "the first index of the smallest: min(i for i in n if x[i] == min(x[j] for j in n))",
+    "argsort": "the rank of x[i] is count(x[j] > x[i] for j in n); 'select' chooses the largest",
+    "sort": "the rank of x[i] is count(x[j] > x[i] for j in n); 'select' chooses the largest",
+    "topk": "'select near[q] = top(m) k by …' chooses, 'normalize top(m) | softmax' keeps the largest scores",
+    "cumsum": "a running value is a scan: 'scan c[n] = c[n - 1] + x[b, n]'",
+    "cumprod": "the sum of logarithms is a scan: 'scan c[n] = c[n - 1] + ln(x[b, n])', used as exp(c[q] - c[k])",
+    "concat": "a product of joined vectors is a sum of products: a @ c + b @ d",
+    "cat": "a product of joined vectors is a sum of products: a @ c + b @ d",
+    "transpose": "'x @ m' goes over the first axis of the matrix m, 'm @ x' over its last",
+    "matmul": "products are written a @ b",
+    "dot": "products are written a @ b",
+    "einsum": "products are written a @ b, other sums sum(… for i in n)",
+    "clamp": "clip(x, low, high)",
+    "log10": "ln(x) / ln(10)",
+    "log_softmax": "x - logsumexp(x), of a vector",
+    "dropout": "what was drawn is a tensor: 'tensor keep[b, h, q, k]: bool', 'reweight w * int(keep[b, h, q, k])'",
+    "pow": "x ** y",
+    "tril": "the mask 'k <= q' is called 'causal'",
+    "len": "the sizes are B H HK NQ NK D DV; a group has c.size",
+    "range": "a variable that goes from 0 to n - 1 is written 'for i in n'",
+    "concatenate": "a product of joined vectors is a sum of products: a @ c + b @ d",
+}
+"""Functions of other languages, and how the same is said here."""
 INDEX_NAMES = tuple(CANONICAL)
 
 
@@ -58,7 +83,7 @@ def look_up(work: Work, name: str, span: Span, context: Context) -> Entity | Non
 
 def _built_in(work: Work, name: str, span: Span, context: Context) -> Entity | None:
     if name in ROW_NAMES and context.row is not None:
-        return row_value(work, name, context.row)
+        return _of_this_pair(work, name, span, context, context.row)
     if name in SIZES:
         return Value(SIZES[name], "int")
     if name in context.file.functions:
@@ -73,6 +98,26 @@ def _built_in(work: Work, name: str, span: Span, context: Context) -> Entity | N
         return Value(Q_OFFSET, "int")
     report_unknown(work, name, span, context)
     return None
+
+
+def _of_this_pair(work: Work, name: str, span: Span, context: Context, row: Row) -> Value | None:
+    """`s`, `w` or `count`, unless an inner variable hides an index of the pair and is meant in its place."""
+    for axis in row.rows if name == "count" else row.axes:
+        here = context.indices.get(axis.name)
+        if here is None or here.expr == Index(axis):
+            continue
+        if axis == row.along:
+            hint = (
+                f"over the visible pairs of a row go sum({name}), mean({name}), max({name}) and min({name})"
+            )
+        elif axis == HEAD:
+            hint = f"'{name}[m]' with another name than 'h' is the value of head m"
+        else:
+            hint = f"call the variable otherwise than '{axis.name}'"
+        what = f"the value of this pair, '{axis.name}' is another one here"
+        work.report(WrongUse(span, hint, name=name, what=what))
+        return None
+    return row_value(work, name, row)
 
 
 def kv_index(work: Work, head: Value) -> Value:
@@ -192,8 +237,10 @@ def report_unknown_function(work: Work, name: str, span: Span, context: Context)
         return
     functions = [*context.file.functions, *sorted(BUILTIN_FUNCTIONS), *_relations(work)]
     found = nearest(name, functions)
-    hint = None
-    if found is not None and found in context.file.functions:
+    hint = FOREIGN.get(name.lower())
+    if hint is not None:
+        pass
+    elif found is not None and found in context.file.functions:
         hint = f"did you mean '{found}'? ({definition_place(work, found, context)})"
     elif found is not None:
         hint = f"did you mean '{found}'?"

@@ -8,6 +8,7 @@ from attnlang.elaborate.vectors import elementwise, product
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import Context, Work
 from attnlang.errors_meaning import WrongType
+from attnlang.ir.pattern import Literal
 from attnlang.source import Span
 
 _BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "mod": "mod", "**": "pow"}
@@ -36,6 +37,10 @@ def binary(work: Work, node: syntax.Binary, context: Context) -> Value | None:
     spans = (node.left.span, node.right.span)
     if node.operator == "@":
         return product(work, node.span, left, right, spans)
+    if node.operator in ("//", "mod") and right.expr == Literal(0):
+        what = f"the divisor of '{node.operator}'"
+        work.report(WrongType(node.right.span, what=what, expected="another number than 0", found="0"))
+        return None
     return elementwise(work, _BINARY[node.operator], node.span, [left, right], list(spans))
 
 

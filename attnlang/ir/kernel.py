@@ -202,9 +202,14 @@ class Kernel:
 
 # Functions that printers may put above a kernel.
 HELPERS = frozenset(
-    "expm1 floor_divide floor_modulo log1p power power_integer power_whole round_half_even sign softplus tanh".split()
+    (
+        *("expm1", "floor_divide", "floor_modulo", "floor_quotient", "floor_rest", "log1p", "power"),
+        *("power_integer", "power_whole", "round_half_even", "sign", "softplus", "tanh"),
+    )
 )
-_TAKEN = frozenset((*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *HELPERS, "tl", "triton", "out", "lse", "program"))
+_TAKEN = frozenset(
+    (*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *HELPERS, "tl", "triton", "out", "lse", "program")
+)
 
 
 def spelled(name: str) -> str:

@@ -232,8 +232,8 @@ class _Machine:
             case "max":
                 return reduced("max", [self.score(stage, place, k) for k in self.keys(stage, place, last)])
             case "normalized":
-                row = place[:split]
-                return self.row(stage, row, last)[place[split]] if place[split] in self.keys(stage, row, last) else 0.0
+                seen = place[split] in self.keys(stage, place[:split], last)
+                return self.row(stage, place[:split], last)[place[split]] if seen else 0.0
             case "weights":
                 return self.weight(stage, place)
             case _:

@@ -81,9 +81,9 @@ class Graph:
         """The row or the column index itself."""
         return self._node("index", (), (side,), "int", side)
 
-    def unknown(self, name: str, dtype: DType) -> Node:
-        """A number of which nothing is known: different for every pair."""
-        return self._node("unknown", (), (name,), dtype, BOTH)
+    def unknown(self, occurrence: object, dtype: DType) -> Node:
+        """A number of which nothing is known; one per occurrence in the text."""
+        return self._node("unknown", (), (occurrence,), dtype, BOTH)
 
     def read(self, source: str, array: Array, at: Sequence[Node]) -> Node:
         """An element of an array; offsets beyond it are moved to its nearest element."""

@@ -7,7 +7,20 @@ from itertools import product
 
 import numpy as np
 
-from attnlang.ir.pattern import Apply, Axis, Expr, Index, Let, Literal, Read, Reduce, Symbol, free_axes
+from attnlang.ir.pattern import (
+    Apply,
+    Axis,
+    DType,
+    Expr,
+    Index,
+    Let,
+    Literal,
+    Read,
+    Reduce,
+    Symbol,
+    dtype_of,
+    free_axes,
+)  # fmt: skip
 from attnlang.passes.boxes import COLUMN, ROW, Array, Graph, Node, nodes_of
 from attnlang.passes.boxes_points import points
 
@@ -36,11 +49,14 @@ class Lowering:
         symbols: Mapping[str, bool | int | float],
         tables: Tables,
         indices: Mapping[Axis, Node],
+        place: tuple[int, ...] = (),
     ) -> None:
+        """`place`: the values of the indices of the reductions around the expression."""
         self.graph = graph
         self.symbols = symbols
         self.tables = tables
         self.indices = indices
+        self.place = place
         self._found: dict[int, tuple[Expr, Node]] = {}
 
     def node(self, expr: Expr) -> Node:
@@ -67,25 +83,27 @@ class Lowering:
                 return self.graph.const(float(value) if dtype == "float" else value)
             case Index(axis):
                 found = self.indices.get(axis)
-                return self.graph.unknown(f"{axis.name}#{id(expr)}", "int") if found is None else found
+                return self._unknown(expr, "int") if found is None else found
             case Apply(op, args):
                 return self.graph.apply(op, [self.node(arg) for arg in args])
             case Read(source, at, dtype):
                 array = self.tables.array(source, tuple(self.node(part) for part in at), self)
                 if array is None or 0 in array.shape or array.ndim != len(at):
-                    return self.graph.unknown(f"{source}#{id(expr)}", dtype)
+                    return self._unknown(expr, dtype)
                 return self.graph.read(source, array, [self.node(part) for part in at])
             case Reduce():
                 return self._reduction(expr)
+
+    def _unknown(self, expr: Expr, dtype: DType) -> Node:
+        """A number that differs from occurrence to occurrence."""
+        return self.graph.unknown((id(expr), self.place), dtype)
 
     def _reduction(self, expr: Reduce) -> Node:
         """Written out over all combinations of its indices, where they are few."""
         starts = [self.number(axis.start) for axis in expr.axes]
         sizes = [max(0, self.number(axis.size)) for axis in expr.axes]
         if expr.op not in _JOIN or np.prod(sizes, dtype=np.float64) > MOST_TERMS:
-            return self.graph.unknown(
-                f"{expr.op}#{id(expr)}", "bool" if expr.op in ("any", "all") else "float"
-            )
+            return self._unknown(expr, dtype_of(expr))
         empty = self.graph.const(_EMPTY[expr.op])
         result = empty
         for place in product(*(range(size) for size in sizes)):
@@ -93,7 +111,8 @@ class Lowering:
                 axis: self.graph.const(start + offset)
                 for axis, start, offset in zip(expr.axes, starts, place, strict=True)
             }
-            inner = Lowering(self.graph, self.symbols, self.tables, {**self.indices, **bound})
+            indices = {**self.indices, **bound}
+            inner = Lowering(self.graph, self.symbols, self.tables, indices, (*self.place, *place))
             part = inner.node(expr.body)
             if expr.where is not None:
                 part = self.graph.apply("where", [self.graph.truth(inner.node(expr.where)), part, empty])

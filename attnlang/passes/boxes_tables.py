@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Numbers = NDArray[np.int64]
 SPARSE_TABLE = 1 << 16
+"""Up to this length every stretch is looked up in two steps."""
+MOST_READ = 1 << 21
+"""Longer tables are read over all stretches, if these have no more elements in all, else block by block."""
 BLOCK = 64
 MOST_OFFSETS = 64
 """An array with two dimensions is looked at over stretches of at most so many elements."""
@@ -73,13 +76,23 @@ class Table:
         tight = self.low is self.high
         if len(self.low) <= SPARSE_TABLE:
             return (*self._by_powers(first, last), tight)
-        if first.ndim and bool((first[1:] > last[:-1]).all()):
-            cuts = np.stack([first, last + 1], axis=-1).reshape(-1)
-            low, high = (np.append(part, part[-1]) for part in (self.low, self.high))
-            return np.minimum.reduceat(low, cuts)[::2], np.maximum.reduceat(high, cuts)[::2], tight
+        first, last = np.atleast_1d(first), np.atleast_1d(last)
+        if int((last - first).sum()) <= max(MOST_READ, len(self.low)):
+            return (*self._one_by_one(first, last), tight)
         whole = (first % BLOCK == 0) & (((last + 1) % BLOCK == 0) | (last + 1 == len(self.low)))
         low, high, _ = self._blocks.over(first // BLOCK, last // BLOCK)
         return low, high, whole & tight
+
+    def _one_by_one(self, first: Numbers, last: Numbers) -> tuple[Array, Array]:
+        """By going over the stretches; between them over each element of the table once at most."""
+        order = np.argsort(first, kind="stable")
+        cuts = np.stack([first[order], last[order] + 1], axis=-1).reshape(-1)
+        result: list[Array] = []
+        for values, pick in ((self.low, np.minimum), (self.high, np.maximum)):
+            found = pick.reduceat(np.append(values, values[-1]), cuts)[::2]
+            result.append(np.empty_like(found))
+            result[-1][order] = found
+        return result[0], result[1]
 
     def _by_powers(self, first: Numbers, last: Numbers) -> tuple[Array, Array]:
         power = np.frexp((last - first + 1).astype(np.float64))[1] - 1

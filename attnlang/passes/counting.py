@@ -17,15 +17,28 @@ from attnlang.passes.ranges import bands, key_range
 Numbers = NDArray[np.int64]
 FIRST, LAST = Symbol("q_first", "int"), Symbol("q_last", "int")
 
+
+def _floor_divide(x: Any, y: Any) -> Any:
+    return np.floor_divide(x, np.where(y == 0, 1, y))
+
+
+def _modulo(x: Any, y: Any) -> Any:
+    return np.mod(x, np.where(y == 0, 1, y))
+
+
 _NUMERIC: dict[str, Callable[..., Any]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": np.floor_divide,
-    "mod": np.mod, "neg": np.negative, "min": np.minimum, "max": np.maximum, "abs": np.abs, "sign": np.sign,
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": _floor_divide,
+    "mod": _modulo, "neg": np.negative, "min": np.minimum, "max": np.maximum, "abs": np.abs, "sign": np.sign,
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
     "and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "where": np.where, "pow": np.power,
     "exp": np.exp, "log": np.log, "log2": np.log2, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
     "round": np.round, "int": np.trunc, "float": np.float64,
     "exp2": np.exp2, "tanh": np.tanh,
 }  # fmt: skip
+
+
+MOST_ROWS = 2**24
+"""Queries whose visible keys are counted; those of longer calls are not."""
 
 
 class Unknown(Exception):
@@ -138,7 +151,7 @@ def count_pairs(seen: Expr, query: Axis, key: Axis, symbols: Mapping[str, Any], 
 
 
 def _pairs(found: tuple[Band, ...], query: Axis, symbols: Mapping[str, Any]) -> int | None:
-    if not all(band.exact for band in found):
+    if not all(band.exact for band in found) or int(symbols["NQ"]) > MOST_ROWS:
         return None
     heads = int(symbols["H"])
     position = np.arange(int(symbols["NQ"]), dtype=np.int64) + int(symbols["q_offset"])

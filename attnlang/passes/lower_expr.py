@@ -19,6 +19,7 @@ from attnlang.ir.pattern import (
     Apply,
     Axis,
     Expr,
+    H,
     Index,
     Literal,
     Read,
@@ -39,6 +40,7 @@ from attnlang.passes.scopes import Scope, Source, is_outer, moving
 from attnlang.passes.typed import binary, cast, dot_type, elementwise, operation, walk, weight
 
 UNROLL = 8  # sums this short are written out
+HEADS_PER_GROUP = Apply("floordiv", (H, HK))  # at least 1 wherever a head has a key/value head
 WIDEST_LANES = 256  # reduced axes up to this length may become a dimension of a tile
 
 
@@ -262,8 +264,13 @@ class Lowering:
         values = [self.lower(arg, scope) for arg in args]
         match op, args:
             case "floordiv" | "mod", (x, y) if dtype_of(x) == dtype_of(y) == "int":
-                signed = interval(x, self.facts)[0] < 0 or interval(y, self.facts)[0] < 0
+                least, most = interval(y, self.facts)
+                if least <= 0 <= most and y != HEADS_PER_GROUP:
+                    values[1] = _nonzero(values[1])
+                signed = interval(x, self.facts)[0] < 0 or least < 0
                 return binary(f"{op}_signed" if signed else op, *values)
+            case "floordiv" | "mod", _:
+                return elementwise(f"{op}_float", [cast(value, "fp32") for value in values], "fp32")
             case "pow", (_, Literal(int(power))) if 0 <= power <= UNROLL:
                 return self._power(values[0], power)
             case "pow", (x, y) if dtype_of(x) == "int" and dtype_of(y) == "int":
@@ -445,6 +452,12 @@ _COSTLY = frozenset(
 def padded(size: int) -> int:
     """The side of a tile for a length: a power of two, at least 16."""
     return max(16, 1 << (size - 1).bit_length())
+
+
+def _nonzero(divisor: ir.Expr) -> ir.Expr:
+    """A whole divisor with 1 in place of 0, as the reference divides."""
+    zero, one = Const(0, divisor.type), Const(1, divisor.type)
+    return operation("where", [operation("eq", [divisor, zero]), one, divisor])
 
 
 def _length(axis: Axis) -> Expr:

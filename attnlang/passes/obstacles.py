@@ -38,6 +38,9 @@ def obstacles(pattern: Pattern, specialization: Specialization) -> tuple[Obstacl
     attentions = {stage.name for stage in pattern.stages if isinstance(stage, Attention)}
     for stage in pattern.stages:
         found += _of_stage(stage, attentions)
+    for name in sorted(reads(pattern.output)):
+        if _stage_of(name) in attentions and name.partition(".")[2] not in ("", "lse"):
+            found.append(Obstacle("output", f"kernels do not keep {_spelled(name)}"))
     if not attentions:
         found.append(Obstacle("output", "nothing is attended to"))
     if specialization.dtype not in ("fp16", "bf16", "fp32"):
@@ -102,6 +105,11 @@ def _of_attention(attention: Attention, attentions: set[str]) -> list[Obstacle]:
 
 def _stage_of(name: str) -> str:
     return name.split(".", 1)[0]
+
+
+def _spelled(name: str) -> str:
+    """A part of an attention as the language writes it."""
+    return f"{_stage_of(name)}.w" if name.endswith(".weights") else name
 
 
 def _reduces_over_tokens(expr: Expr) -> bool:

@@ -93,7 +93,9 @@ def mechanism(
 
     def register(function: Definition) -> Definition:
         assert name not in MECHANISMS
-        MECHANISMS[name] = Mechanism(name, function, params or {}, tensors, {**base, **changed}, square, smooth)
+        MECHANISMS[name] = Mechanism(
+            name, function, params or {}, tensors, {**base, **changed}, square, smooth
+        )
         return function
 
     return register

@@ -167,7 +167,9 @@ def landmark(z: Given) -> Tensor:
     out = torch.where(local, torch.exp(torch.where(local, s - column(z_row), 0.0)), 0.0) @ z.v
     for c in range(3):
         inside = softmax(s, (block == c) & (z.j % 3 != 2) & causal(z)) @ z.v
-        share = torch.where(c < own, torch.exp(torch.where(c < own, gates[..., [c]] - column(z_row), 0.0)), 0.0)
+        share = torch.where(
+            c < own, torch.exp(torch.where(c < own, gates[..., [c]] - column(z_row), 0.0)), 0.0
+        )
         out = out + share * inside
     return out
 

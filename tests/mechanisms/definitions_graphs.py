@@ -52,7 +52,11 @@ def prefix_tree(z: Given) -> Tensor:
 
 
 @mechanism(
-    "graph_attention", params={"slope": 0.2}, adjacent=flags("B, NK, NK"), left=floats("H, D"), right=floats("H, D")
+    "graph_attention",
+    params={"slope": 0.2},
+    adjacent=flags("B, NK, NK"),
+    left=floats("H, D"),
+    right=floats("H, D"),
 )
 def graph_attention(z: Given) -> Tensor:
     x = (z.q * z.left[:, None]).sum(-1)[..., None] + (z.k * z.right[:, None]).sum(-1)[:, :, None]

@@ -19,7 +19,9 @@ def difference(z: Given, sums: Tensor) -> Tensor:
     return torch.where(causal(z), column(at_queries(z, sums)) - sums[:, :, None], 0.0)
 
 
-def running(z: Given, width: int, step: Callable[[int, Tensor], Tensor], read: Callable[[int, Tensor], Tensor]) -> Tensor:
+def running(
+    z: Given, width: int, step: Callable[[int, Tensor], Tensor], read: Callable[[int, Tensor], Tensor]
+) -> Tensor:
     """Rows of a state [B, H, D, width] after each token."""
     state = z.k.new_zeros(z.B, z.H, z.D, width)
     rows: list[Tensor] = []
@@ -123,13 +125,18 @@ def rwkv6(z: Given) -> Tensor:
 
 
 @mechanism(
-    "rwkv7", decay=floats("B, H, NK, D", 0.3, 0.95), removal=floats("B, H, NK, D"), rate=floats("B, H, NK, D", 0.1)
+    "rwkv7",
+    decay=floats("B, H, NK, D", 0.3, 0.95),
+    removal=floats("B, H, NK, D"),
+    rate=floats("B, H, NK, D", 0.1),
 )
 def rwkv7(z: Given) -> Tensor:
     kappa = z.removal / z.removal.norm(dim=-1, keepdim=True)
 
     def step(n: int, state: Tensor) -> Tensor:
-        transition = torch.diag_embed(z.decay[:, :, n]) - outer(z.rate[:, :, n] * kappa[:, :, n], kappa[:, :, n])
+        transition = torch.diag_embed(z.decay[:, :, n]) - outer(
+            z.rate[:, :, n] * kappa[:, :, n], kappa[:, :, n]
+        )
         return transition @ state + outer(z.k[:, :, n], z.v[:, :, n])
 
     return running(z, z.DV, step, asked(z))
@@ -209,7 +216,7 @@ def log_linear(z: Given) -> Tensor:
         return (i ^ j).bit_length()
 
     levels = torch.tensor([[min(level(int(i), int(j)), 4) for j in z.j[0]] for i in z.i[:, 0]])
-    table = at_queries(z, getattr(z, "lambda"), 2)  # noqa: B009
+    table = at_queries(z, getattr(z, "lambda"), 2)
     return visible(z, table.gather(-1, levels.expand(z.B, z.H, -1, -1)) * dot(z)) @ z.v
 
 

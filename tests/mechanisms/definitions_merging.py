@@ -5,7 +5,20 @@ import math
 import torch
 from torch import Tensor
 
-from .common import Given, at_queries, causal, column, dot, floats, heads, ints, logsumexp, mechanism, per_query_head, softmax
+from .common import (
+    Given,
+    at_queries,
+    causal,
+    column,
+    dot,
+    floats,
+    heads,
+    ints,
+    logsumexp,
+    mechanism,
+    per_query_head,
+    softmax,
+)
 
 
 @mechanism(

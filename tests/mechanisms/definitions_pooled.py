@@ -44,7 +44,11 @@ def transient_global(z: Given) -> Tensor:
 
 
 @mechanism(
-    "overlapping", sizes="NK=10", params={"span": 4, "stride": 2}, wk=floats("H, span, D"), wv=floats("H, span")
+    "overlapping",
+    sizes="NK=10",
+    params={"span": 4, "stride": 2},
+    wk=floats("H, span, D"),
+    wv=floats("H, span"),
 )
 def overlapping(z: Given) -> Tensor:
     first = torch.arange(0, 7, 2)

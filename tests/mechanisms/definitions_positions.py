@@ -158,9 +158,7 @@ def transformer_xl(z: Given) -> Tensor:
     return softmax(z.scale * ((z.q + z.u[:, None]) @ z.k.mT + place), causal(z)) @ z.v
 
 
-@mechanism(
-    "tupe", pq=floats("H, NK, D"), pk=floats("H, NK, D"), from_first=floats("H"), to_first=floats("H")
-)
+@mechanism("tupe", pq=floats("H, NK, D"), pk=floats("H, NK, D"), from_first=floats("H"), to_first=floats("H"))
 def tupe(z: Given) -> Tensor:
     place = at_queries(z, z.pq, 1) @ z.pk.mT / (2 * z.D) ** 0.5
     place = torch.where(z.j == 0, heads(z.to_first), place)

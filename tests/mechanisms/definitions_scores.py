@@ -121,7 +121,13 @@ def latent_heads(z: Given) -> Tensor:
     return softmax((z.q @ k.mT + rotary) / (z.D + z.rotary) ** 0.5, causal(z)) @ v
 
 
-@mechanism("two_simplicial", sizes="NK=6", params={"window": 3}, K2=floats("B, HK, NK, D"), V2=floats("B, HK, NK, DV"))
+@mechanism(
+    "two_simplicial",
+    sizes="NK=6",
+    params={"window": 3},
+    K2=floats("B, HK, NK, D"),
+    V2=floats("B, HK, NK, DV"),
+)
 def two_simplicial(z: Given) -> Tensor:
     k2, v2 = per_query_head(z, z.K2), per_query_head(z, z.V2)
     near = causal(z) & (z.i - z.j < 3)
