@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from attnlang.decorator import Tensor, attention_pattern
     from attnlang.errors import AttnlangError, Diagnostic, Diagnostics
+    from attnlang.flex_import import from_flex
     from attnlang.pattern import Pattern, load, load_all, parse
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "attention_pattern",
+    "from_flex",
     "load",
     "load_all",
     "parse",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "attnlang.pattern": ("Pattern", "load", "load_all", "parse"),
     "attnlang.decorator": ("Tensor", "attention_pattern"),
+    "attnlang.flex_import": ("from_flex",),
     "attnlang.errors": ("AttnlangError", "Diagnostic", "Diagnostics"),
 }
 

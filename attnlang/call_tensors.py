@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnlang.call_interface import described
 from attnlang.call_numbers import NotKnown, Number, number, symbols_of
@@ -103,9 +103,11 @@ def check_tensor(
         ]
     for axis, length in zip(declared.axes, tensor.shape, strict=True):
         try:
-            expected = number(axis.size, symbols)
-        except (NotKnown, ArithmeticError):
+            expected: Number | str = number(axis.size, symbols)
+        except NotKnown:
             continue
+        except ArithmeticError as error:
+            expected = f"{axis.written} ({error})"
         if length != expected:
             advice = _origin(declared, axis.size, symbols)
             mistakes.append(
@@ -170,6 +172,11 @@ def _tensor(
         ]
     if given.device.type == "meta":
         return None, [NoValues(None, pattern=pattern, name=name, problem="is on 'meta' and has no values")]
+    if _is_mapped(given):
+        advice = "make the mapped axis part of the batch, the first axis of q, k and v"
+        return None, [
+            NoValues(None, advice, pattern=pattern, name=name, problem="is mapped over by torch.vmap")
+        ]
     kind = _kind(given.dtype)
     if kind in ELEMENTS[dtype]:
         return given, []
@@ -177,6 +184,14 @@ def _tensor(
     expected = f"{words} ({', '.join(ELEMENTS[dtype])})" if dtype != "bool" else words
     advice = "compare it with something, as in x != 0" if dtype == "bool" else _ADVICE[dtype]
     return given, [WrongElements(None, advice, pattern=pattern, name=name, expected=expected, found=kind)]
+
+
+def _is_mapped(tensor: torch.Tensor) -> bool:
+    """Whether the tensor stands for many inside torch.vmap: what depends on values cannot be asked of it."""
+    import torch
+
+    functorch: Any = getattr(torch, "_C")._functorch  # noqa: B009  # PyTorch has no public name for it
+    return bool(functorch.is_batchedtensor(tensor))
 
 
 def _kind(dtype: torch.dtype) -> str:

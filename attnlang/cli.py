@@ -150,6 +150,16 @@ def _guarded(action: Callable[[], int], as_json: bool) -> int:
     except BrokenPipeError:  # `attnlang explain … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except ModuleNotFoundError as error:
+        complain(
+            f"attnlang: error: the Python package '{error.name}' is not installed\n  pip install {error.name}"
+        )
+        return MISTAKE
+    except OSError as error:
+        complain(
+            f"attnlang: error: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        )
+        return MISTAKE
     except Exception as error:
         if _is_memory(error):
             complain("attnlang: error: not enough memory for this size\n  try a smaller -n or fewer --heads")

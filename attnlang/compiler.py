@@ -15,7 +15,7 @@ from attnlang.call_interface import check_reserved, check_text
 from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
 from attnlang.errors import Diagnostic, Diagnostics, NoSuchPattern, nearest
-from attnlang.errors_driver import TargetWithoutKernels, WrongDeviceForTarget
+from attnlang.errors_driver import LibraryMissing, SizeTooLarge, TargetWithoutKernels, WrongDeviceForTarget
 from attnlang.ir import pattern as ir
 from attnlang.settings import options
 from attnlang.source import Source
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 MOST_NAMES = 10
+MOST_PAIRS = 2**34
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,10 @@ def source_of(path: str | Path) -> Source:
 
 def tree_of(source: Source) -> syntax.File:
     """The tree of a text as it is written. Raises Diagnostics with every mistake, also of meaning where lines allow."""
-    from attnlang.grammar.parser import parse_file
-
+    try:
+        from attnlang.grammar.parser import parse_file
+    except ModuleNotFoundError as missing:
+        raise LibraryMissing(library=missing.name) from None
     try:
         return parse_file(source)
     except Diagnostics as mistakes:
@@ -254,6 +257,10 @@ def mask(pattern: ir.Pattern, binding: Binding) -> torch.Tensor:
     """What the queries see of the keys: bool [B or 1, H or 1, NQ, NK]."""
     from attnlang.ir.interpret import visible
 
+    pairs = binding.sizes["NQ"] * binding.sizes["NK"]
+    if pairs > MOST_PAIRS:
+        what = "NQ × NK of a mask"
+        raise Diagnostics([SizeTooLarge(pattern=f"'{pattern.name}'", what=what, limit="2**34", found=pairs)])
     return visible(pattern, inputs_of(binding))
 
 

@@ -142,6 +142,12 @@ class TargetWithoutKernels(Diagnostic):
     hint = 'target="eager" computes the same with PyTorch, on any device'
 
 
+class LibraryMissing(Diagnostic):
+    code = "E506"
+    message = "the Python package '{library}' is not installed"
+    hint = "pip install {library}"
+
+
 class CannotDump(Diagnostic):
     code = "E505"
     message = "ATTNLANG_DUMP: '{file}' cannot be written: {reason}"

@@ -5,13 +5,6 @@ from __future__ import annotations
 from attnlang.errors import Diagnostic
 
 
-class NoFlexForm(Diagnostic):
-    """FlexAttention has one softmax attention over the keys, a score of the product of Q and K, and the values V."""
-
-    code = "E402"
-    message = "'{pattern}' has no form in FlexAttention: {reason}"
-
-
 class CannotTraceTorch(Diagnostic):
     """A function of PyTorch that patterns have no operation for."""
 
@@ -41,3 +34,10 @@ class CannotTraceFunction(Diagnostic):
 
     code = "E283"
     message = "'{name}' {what}"
+
+
+class NoFlexForm(Diagnostic):
+    """FlexAttention has one softmax attention over the keys, a score of the product of Q and K, and the values V."""
+
+    code = "E284"
+    message = "'{pattern}' has no form in FlexAttention: {reason}"

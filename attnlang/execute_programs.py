@@ -13,7 +13,7 @@ from attnlang.ir.pattern import Pattern
 from attnlang.ir.plan import BranchPlan, Plan, Specialization
 from attnlang.settings import options
 from attnlang.source import Span
-from attnlang.watch import debug, dump
+from attnlang.watch import debug, dump, watching
 
 if TYPE_CHECKING:
     from attnlang.runtime.cache import Built, Cache
@@ -48,6 +48,8 @@ def _cached_program(pattern: Pattern, specialization: Specialization, rows_limit
     from attnlang.ir.text import pattern_text
     from attnlang.runtime.key import content_key, environment_parts
 
+    if watching():
+        return _build(pattern, specialization, rows_limit)
     key = content_key(
         {
             "kind": "program",

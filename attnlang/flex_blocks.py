@@ -37,7 +37,7 @@ def block_mask(
 
 
 def _kinds(predicate: Expr, call: KnownCall, block: int) -> Kinds:
-    """EMPTY, PARTIAL or FULL for every block of one head. Blocks that reach beyond the last query or key are never full."""
+    """EMPTY, PARTIAL or FULL for every block of one head. Blocks beyond the last query or key are never full."""
     queries, keys = call.number("NQ"), call.number("NK")
     rows = np.arange(0, queries, block, dtype=np.int64)
     offset = call.number("q_offset")
@@ -70,4 +70,4 @@ def _lists(chosen: NDArray[np.bool_], device: torch.device) -> tuple[torch.Tenso
     starts = np.cumsum(counts.ravel(), dtype=np.int64) - counts.ravel()
     rank = np.arange(len(columns), dtype=np.int64) - np.repeat(starts, counts.ravel())
     indices[(*place, rank)] = columns
-    return torch.from_numpy(counts).to(device), torch.from_numpy(indices).to(device)
+    return torch.as_tensor(counts, device=device), torch.as_tensor(indices, device=device)

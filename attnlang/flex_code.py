@@ -73,8 +73,8 @@ def mask_code(
 def score_code(
     name: str, score: Expr, symbols: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], wide: bool
 ) -> Mod:
-    """score_mod(score, b, h, q_idx, kv_idx) of an expression in which the symbol `score` is what flex hands over."""
-    writer = _Writer(name, {key: value for key, value in symbols.items() if key != "score"}, tensors)
+    """score_mod(score, b, h, q_idx, kv_idx) of an expression in which SCORE is what flex hands over."""
+    writer = _Writer(name, symbols, tensors)
     text = writer.tensor(writer.known(score))
     return _made("score_mod", "score, b, h, q_idx, kv_idx", f"({text}).to(score.dtype)", writer, wide)
 
@@ -167,8 +167,12 @@ class _Writer:
     def text(self, expr: Expr) -> str:
         match expr:
             case Literal(value):
-                return f'float("{value}")' if isinstance(value, float) and not math.isfinite(value) else repr(value)
-            case Symbol("score", _):
+                return (
+                    f'float("{value}")'
+                    if isinstance(value, float) and not math.isfinite(value)
+                    else repr(value)
+                )
+            case Symbol("flex score", _):
                 return "score"
             case Index(axis) if axis in _INDICES:
                 return _INDICES[axis]
@@ -202,17 +206,19 @@ class _Writer:
     def whole(self, expr: Expr) -> str:
         """As a number: truth values become 0 or 1."""
         text = self.text(expr)
-        return f"{text}.to(torch.int64)" if dtype_of(expr) == "bool" and not isinstance(expr, Literal) else text
+        return (
+            f"{text}.to(torch.int64)" if dtype_of(expr) == "bool" and not isinstance(expr, Literal) else text
+        )
 
     def operation(self, op: str, args: tuple[Expr, ...]) -> str:
         match op, args:
-            case ("and" | "or"), (x, y):
+            case (("and" | "or"), (x, y)):
                 return f"({self.text(x)} {_INFIX[op]} {self.text(y)})"
             case _, (x, y) if op in _INFIX:
                 return f"({self.whole(x)} {_INFIX[op]} {self.whole(y)})"
             case "div", (x, y):
                 return f"({self.real(x) if not isinstance(x, Literal) else self.text(x)} / {self.divisor(y)})"
-            case ("min" | "max"), (x, y):
+            case (("min" | "max"), (x, y)):
                 return self.extreme(op, x, y)
             case "where", (condition, x, y):
                 return f"torch.where({self.tensor(condition)}, {self.text(x)}, {self.text(y)})"
@@ -220,7 +226,7 @@ class _Writer:
                 return f"~{self.text(x)}"
             case "neg", (x,):
                 return f"(-{self.whole(x)})"
-            case ("abs" | "sign"), (x,):
+            case (("abs" | "sign"), (x,)):
                 return f"torch.{op}({self.whole(x)})"
             case "float", (x,):
                 return self.real(x)

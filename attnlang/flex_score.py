@@ -24,8 +24,8 @@ from attnlang.ir.pattern import (
 )  # fmt: skip
 from attnlang.ir.rewrite import map_children
 
-SCORE = Symbol("score", "float")
-"""Stands for what score_mod receives. No parameter of a pattern means it: those are other symbols by then."""
+SCORE = Symbol("flex score", "float")
+"""Stands for what score_mod receives; no parameter can have this name."""
 
 
 @dataclass(frozen=True)

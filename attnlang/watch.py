@@ -15,6 +15,11 @@ def debug(topic: Topic, text: str) -> None:
         print(f"attnlang {topic}: {text.rstrip()}", file=sys.stderr)
 
 
+def watching() -> bool:
+    """Whether anybody wants to see how a kernel is made: then it is made, also where the cache has it."""
+    return options().dump_directory is not None or bool(options().debug & {"plan", "kernel", "rules"})
+
+
 def dump(pattern: str, stage: str, text: str) -> None:
     """Writes one stage, such as `3-pattern.txt`, below ATTNLANG_DUMP, in a folder named like the pattern."""
     folder = options().dump_directory

@@ -26,6 +26,7 @@ SECTIONS = {
     "E25": "Imports",
     "E26": "Python functions",
     "E27": "Claims",
+    "E28": "FlexAttention",
     "E3": "The arguments of a call",
     "E4": "What has no kernel yet",
     "E5": "The machine",

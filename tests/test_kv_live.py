@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -49,11 +50,20 @@ def case_of(name: str) -> Case:
 @pytest.mark.parametrize("name", sorted(DEFINITIONS))
 def test_no_key_is_dropped_that_a_later_query_sees(name: str) -> None:
     pattern, case = loaded(name), case_of(name)
-    sizes = {"B": case.B, "H": case.H, "HK": case.HK, "NQ": case.NK, "NK": case.NK, "D": case.D, "DV": case.DV}
+    sizes = {
+        "B": case.B,
+        "H": case.H,
+        "HK": case.HK,
+        "NQ": case.NK,
+        "NK": case.NK,
+        "D": case.D,
+        "DV": case.DV,
+    }
     defaults = {each: value.default for each, value in pattern.params.items() if value.default is not None}
     symbols = {**sizes, "q_offset": 0, **defaults, **case.params}
     arguments = {**case.params, **random_tensors(pattern.ir, symbols, 0)}
-    length, heads = case.NK, {"heads": case.H, "kv_heads": case.HK, "batch": case.B}
+    length = case.NK
+    heads: dict[str, Any] = {"heads": case.H, "kv_heads": case.HK, "batch": case.B}
     try:
         mask = pattern.mask(length, length, **heads, **arguments)
     except AttnlangError:
@@ -78,13 +88,15 @@ def test_random_predicates(predicate: str, length: int, position: int) -> None:
     assert not (needed(mask, 1, 1, position) & ~live).any()
 
 
-def ranges(pattern: attnlang.Pattern, *sizes: int, **arguments: object) -> dict[tuple[int, ...], object]:
+def ranges(pattern: attnlang.Pattern, *sizes: int, **arguments: Any) -> dict[tuple[int, ...], object]:
     return {each.kv_heads: each.ranges for each in pattern.kv_live(*sizes, **arguments)}
 
 
 def test_a_window_needs_its_window_and_sinks_stay() -> None:
     assert ranges(loaded("sliding_window"), 10_000, 5_000, window=512) == {(0,): ((4_489, 10_000),)}
-    assert ranges(loaded("streaming"), 10_000, 5_000, window=512, sinks=4) == {(0,): ((0, 4), (4_489, 10_000))}
+    assert ranges(loaded("streaming"), 10_000, 5_000, window=512, sinks=4) == {
+        (0,): ((0, 4), (4_489, 10_000))
+    }
     assert ranges(loaded("streaming"), 10_000, 514, window=512, sinks=4) == {(0,): ((0, 10_000),)}
     assert ranges(loaded("causal"), 100, 50) == {(0,): ((0, 100),)}
     assert ranges(loaded("causal"), 100, 100) == {(0,): ()}
@@ -96,7 +108,10 @@ def test_heads_have_classes_and_groups_keep_what_any_of_their_heads_sees() -> No
     assert ranges(pattern, 100, 95, heads=8, window=5, short=4) == {
         (0, 1, 2, 3): short, (4, 5, 6, 7): ((0, 100),)
     }  # fmt: skip
-    assert ranges(pattern, 100, 95, heads=8, kv_heads=2, window=5, short=4) == {(0,): short, (1,): ((0, 100),)}
+    assert ranges(pattern, 100, 95, heads=8, kv_heads=2, window=5, short=4) == {
+        (0,): short,
+        (1,): ((0, 100),),
+    }
     assert ranges(pattern, 100, 95, heads=8, kv_heads=2, window=5, short=3) == {(0, 1): ((0, 100),)}
 
 

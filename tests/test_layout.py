@@ -38,13 +38,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planning": EVERYONE | {"artifact", "ir", "targets", "call", "passes", "codegen", "runtime", "execute"},
     "samples": EVERYONE | {"ir", "call"},
     "claims": EVERYONE | {"ir", "call", "passes", "samples"},
+    "liveness": EVERYONE | {"ir", "call", "passes"},
+    "flex": EVERYONE | {"ir", "call", "passes", "liveness"},
     "compiler": EVERYONE
     | {"syntax", "artifact", "ir", "targets", "call", "grammar", "elaborate", "passes", "codegen", "runtime"}
     | {"execute", "planning"},
-    "pattern": EVERYONE | {"syntax", "artifact", "ir", "call", "execute", "planning", "claims", "compiler"},
+    "pattern": EVERYONE
+    | {"syntax", "artifact", "ir", "call", "execute", "planning", "claims", "compiler", "liveness", "flex"},
     "decorator": EVERYONE | {"syntax", "pattern", "compiler"},
+    "flex_import": EVERYONE | {"syntax", "call", "pattern", "decorator"},
     "show": EVERYONE | {"ir", "pattern"},
-    "door": EVERYONE | {"pattern", "decorator", "compiler"},
+    "door": EVERYONE | {"pattern", "decorator", "compiler", "flex_import"},
     "demo": EVERYONE | {"door", "artifact", "ir", "pattern", "compiler", "show"},
     "cli": EVERYONE
     | {"door", "syntax", "artifact", "ir", "call", "samples", "claims", "targets", "planning", "execute"}
@@ -66,7 +70,7 @@ LIBRARIES: dict[str, Home] = {
     "torch": Home(
         top=(
             "runtime/*", "attnlang/ir/interpret*", "attnlang/ir/scalar.py", "attnlang/ir/thresholds.py",
-            "attnlang/claims_*", "attnlang/demo.py",
+            "attnlang/claims_*", "attnlang/demo.py", "attnlang/flex*",
         ),
         inside=(
             "attnlang/call*", "attnlang/pattern*", "attnlang/compiler*", "attnlang/execute*", "attnlang/cli*",
@@ -76,6 +80,7 @@ LIBRARIES: dict[str, Home] = {
     "numpy": Home(
         top=(
             "runtime/*", "attnlang/ir/interpret*", "attnlang/passes/*", "attnlang/show*", "attnlang/demo.py",
+            "attnlang/liveness.py", "attnlang/flex_blocks.py",
         )
     ),
     "triton": Home(top=("runtime/*",)),

@@ -75,3 +75,27 @@ def gradients(call: Call, by_definition: bool) -> dict[str, Tensor]:
         name: torch.zeros_like(leaf) if gradient is None else gradient
         for (name, leaf), gradient in zip(leaves.items(), made, strict=True)
     }
+
+
+def test_kernels_keep_the_sums_that_an_output_reads() -> None:
+    pattern = attnlang.parse(
+        """
+pattern gated(window: int = 3):
+    mask causal
+    branch near:
+        sparsity window(window)
+    branch far:
+        score Q[q] @ K[k]
+    output sigmoid(near.lse - far.lse) * near + far
+"""
+    )
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((1, 2, 20, 16), generator=generator) for _ in range(3))
+    found, wanted = pattern(q, k, v, target="interpret"), pattern.reference(q, k, v)
+    torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_kernels_refuse_what_they_do_not_keep() -> None:
+    q = torch.zeros(1, 2, 4, 16)
+    with pytest.raises(attnlang.AttnlangError, match=r"do not keep attention\.w"):
+        attnlang.parse("pattern p():\n    output attention * attention.w[q, 0]\n")(q, q, q, target="interpret")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +20,9 @@ from tests.random_programs import Program, program
 def test_a_program_means_the_same_twice(seed: int, depth: int) -> None:
     made = program(seed, depth)
     pattern = attnlang.parse(made.text)
+    arguments: dict[str, Any] = {**made.params, **made.tensors}
     assert attnlang.parse(str(pattern)) == pattern
-    found = pattern.reference(made.q, made.k, made.v, q_offset=made.q_offset, **made.params, **made.tensors)
+    found = pattern.reference(made.q, made.k, made.v, q_offset=made.q_offset, **arguments)
     wanted, _ = evaluate_scalar(pattern.ir, inputs(pattern, made))
     torch.testing.assert_close(
         found, wanted, atol=1e-9, rtol=1e-7, equal_nan=True, msg=lambda m: f"{m}\n{made.text}"
@@ -40,10 +43,8 @@ def test_a_gradient_is_the_slope(seed: int) -> None:
     def result(step: float, needs: bool = False) -> torch.Tensor:
         at = {n: (x + step * ways[n]).requires_grad_(needs) if n in ways else x for n, x in leaves.items()}
         made_at.update(at)
-        rest = {name: at[name] for name in made.tensors}
-        out = pattern(
-            at["q"], at["k"], at["v"], q_offset=made.q_offset, target="eager", **made.params, **rest
-        )
+        rest: dict[str, Any] = {**made.params, **{name: at[name] for name in made.tensors}}
+        out = pattern(at["q"], at["k"], at["v"], q_offset=made.q_offset, target="eager", **rest)
         return out.square().sum() if needs else out.detach().square().sum()
 
     made_at: dict[str, torch.Tensor] = {}

@@ -32,6 +32,7 @@ from attnlang.ir.pattern import (
 )
 from attnlang.source import Span
 
+MOST_SUGGESTIONS = 100  # looking for near names takes time
 ROW_NAMES = ("s", "w", "count")
 FOREIGN: dict[str, str] = {
     "argmax": "the first index of the largest: min(i for i in n if x[i] == max(x[j] for j in n))",
@@ -113,7 +114,7 @@ def _of_this_pair(work: Work, name: str, span: Span, context: Context, row: Row)
         elif axis == HEAD:
             hint = f"'{name}[m]' with another name than 'h' is the value of head m"
         else:
-            hint = f"call the variable otherwise than '{axis.name}'"
+            hint = "the weights of other rows are read from another branch: name.w[q, k]"
         what = f"the value of this pair, '{axis.name}' is another one here"
         work.report(WrongUse(span, hint, name=name, what=what))
         return None
@@ -180,7 +181,8 @@ def report_unknown(work: Work, name: str, span: Span, context: Context) -> None:
     elif name in BUILTIN_FUNCTIONS:
         work.report(WrongUse(span, f"write {name}(…)", name=name, what="a function"))
     else:
-        work.report(UnknownName(span, suggestion(work, name, context), name=name))
+        near = suggestion(work, name, context) if len(work.reports.errors) < MOST_SUGGESTIONS else None
+        work.report(UnknownName(span, near, name=name))
 
 
 BUILTIN_FUNCTIONS: set[str] = set()

@@ -21,7 +21,7 @@ from attnlang.elaborate.unused import check_unused
 from attnlang.elaborate.values import CANONICAL, CONSTANTS, INPUTS, Attended, Entity, Kind, Value
 from attnlang.elaborate.wording import described
 from attnlang.elaborate.work import DEEPEST, Context, Declared, Reports, Work, index_value
-from attnlang.errors import Diagnostics, NameTaken, NoSuchPattern, nearest
+from attnlang.errors import Diagnostic, Diagnostics, NameTaken, NoSuchPattern, TooManyMistakes, nearest
 from attnlang.errors_meaning import (
     NameTwice,
     NestsTooFar,
@@ -47,6 +47,7 @@ from attnlang.ir.pattern import (
     Tensor,
 )
 
+MOST_MISTAKES = 100
 AXES = (BATCH, HEAD, QUERY, VALUE_FEATURE)
 
 
@@ -71,8 +72,16 @@ def elaborate(
     except RecursionError:
         reports.add(NestsTooFar(node.span, limit=DEEPEST))
     if reports.errors or made is None:
-        raise Diagnostics(reports.errors)
+        raise Diagnostics(_first(reports.errors))
     return made
+
+
+def _first(mistakes: list[Diagnostic]) -> list[Diagnostic]:
+    """The first mistakes of a pattern, and one that says that there are more."""
+    if len(mistakes) <= MOST_MISTAKES:
+        return mistakes
+    first = Diagnostics(mistakes).errors[:MOST_MISTAKES]
+    return [*first, TooManyMistakes(first[-1].span, limit=MOST_MISTAKES)]
 
 
 def _chosen(file: syntax.File, name: str | None, reports: Reports) -> syntax.PatternDefinition | None:

@@ -97,7 +97,9 @@ class Attentions:
 
     def _held(self, stage: Attention, part: str, steps: int, value: Value, rows: Ranges) -> Value:
         """Values after some steps, 0 where hidden if the attention reads them at the pairs of other rows."""
-        return where(self._part(stage, f"visible@{steps}", rows), value, 0) if _crosses(stage, part) else value
+        return (
+            where(self._part(stage, f"visible@{steps}", rows), value, 0) if _crosses(stage, part) else value
+        )
 
     def _seen(self, stage: Attention, scope: Scope) -> Value:
         mask = self.expressions.condition(stage.mask, scope)

@@ -23,6 +23,7 @@ Array = NDArray[Any]
 ROW, COLUMN, BOTH = 1, 2, 3
 BIG = 1 << 60
 """Beyond every whole number that is told from infinity here."""
+MOST_CHOICES = 4
 FUZZY = frozenset(
     ("exp", "exp2", "expm1", "log", "log2", "log1p", "rsqrt", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "pow")
 )  # fmt: skip
@@ -103,14 +104,19 @@ class Graph:
     def table(self, node: Node) -> Table:
         """The array with one dimension that a "read" is of."""
         if node.number not in self._tables:
-            array = self.arrays[node.number]
+            array = self._computable(node)
             self._tables[node.number] = Table(0, array, array)
         return self._tables[node.number]
+
+    def _computable(self, node: Node) -> Array:
+        """The array of a "read" in the type that is computed with."""
+        kinds: dict[DType, Any] = {"bool": np.bool_, "int": np.int64, "float": np.float64}
+        return self.arrays[node.number].astype(kinds[node.dtype], copy=False)
 
     def plane(self, node: Node) -> Plane:
         """The array with two dimensions that a "read" is of."""
         if node.number not in self._planes:
-            self._planes[node.number] = Plane(self.arrays[node.number])
+            self._planes[node.number] = Plane(self._computable(node))
         return self._planes[node.number]
 
     # --------------------------------------------------------------------------------------- operations
@@ -161,10 +167,20 @@ class Graph:
                     return args[0]
                 case "mod" if args[1].op == "const" and args[1].value in (0, 1):
                     return self.const(0)
+                case "mod" if args[1].op == "const" and args[1].value > 0:
+                    args = [self._reduced(args[0], int(args[1].value)), args[1]]
+                    if args[0].op == "const":
+                        return args[0]
                 case _:
                     pass
         dtype: DType = ("int" if whole else "float") if kind == "same" else kind
         return self._node(op, tuple(args), (), dtype)
+
+    def _reduced(self, x: Node, divisor: int) -> Node:
+        """A number with the same remainder: (d·x + y + c) mod d  ->  (y + c mod d) mod d"""
+        terms, constant = self.linear([(1, x)], 0)
+        left = [(factor, term) for term, factor in terms.items() if factor % divisor]
+        return self.sum(left, constant % divisor)
 
     def _where(self, condition: Node, x: Node, y: Node) -> Node:
         if condition.op == "const":
@@ -210,13 +226,35 @@ class Graph:
             if part.op == "range":
                 ranges[part.args[0]] = part
             parts[part] = None
+        for part in [part for part in parts if part.op == "or"]:
+            self._drawn_in(part, parts, ranges)
         return self._all(list(parts))
 
+    def _drawn_in(self, part: Node, parts: dict[Node, None], ranges: Mapping[Node, Node]) -> None:
+        """r and (r' or x)  ->  (r and r') or (r and x), where r and r' are ranges of one form"""
+        choices = self._disjuncts(part)
+        if len(choices) > MOST_CHOICES:
+            return
+        forms = {each.args[0] for choice in choices for each in self._conjuncts(choice) if each.op == "range"}
+        for form, drawn_in in ranges.items():
+            if form in forms and form.side == BOTH and drawn_in in parts:
+                del parts[part], parts[drawn_in]
+                result = self.const(False)
+                for choice in choices:
+                    result = self.either(result, self.both(drawn_in, choice))
+                parts[result] = None
+                return
+
+    def _disjuncts(self, x: Node) -> tuple[Node, ...]:
+        return (*self._disjuncts(x.args[0]), x.args[1]) if x.op == "or" else (x,)
+
     def _all(self, parts: list[Node]) -> Node:
-        if not parts:
-            return self.const(True)
-        result = parts[0]
-        for part in parts[1:]:
+        result = self.const(True)
+        for part in parts:
+            if part.op == "const" or result.op == "const":
+                kept = [each for each in (result, part) if each.op != "const" or not each.value]
+                result = kept[0] if kept else result
+                continue
             if (part.op == "not" and part.args[0] is result) or (
                 result.op == "not" and result.args[0] is part
             ):

@@ -113,11 +113,29 @@ class FirstLook:
                 return of_states[node][:, None]
             if node in by_column:
                 return self.columns.condition(node)[None, :]
-            return np.asarray(known.UNKNOWN, np.uint8) if node in leaves else None
+            return self._everywhere(node) if node in leaves else None
 
         bits = Evaluation(self.graph, leaf_value).condition(root)
         vectors = kinds_of(np.broadcast_to(bits, (amount, width)))
         return Runs(parts.row, parts.first, parts.stop, parts.vector, vectors)
+
+    def _everywhere(self, leaf: Node) -> Bits:
+        """Of what is neither cut nor a vector: a remainder of q and k takes every value in tiles that are large."""
+        form = leaf.args[0] if leaf.op == "range" else leaf
+        if form.op == "mod" and form.args[0].op == "sum" and form.args[1].op == "const":
+            inner = form.args[0]
+            parts = [self._side(arg) for arg in inner.args]
+            unit = all(abs(factor) == 1 for factor in inner.data[:-1])
+            if unit and all(part is not None and bool(np.all(part.dense)) for part in parts):
+                width = sum(int((part.high - part.low).min()) for part in parts if part is not None)
+                if width >= form.args[1].value - 1 > 0:
+                    return np.asarray(known.in_range(_all_below(int(form.args[1].value)), *leaf.data))
+        return np.asarray(known.UNKNOWN, np.uint8)
+
+    def _side(self, node: Node) -> Interval | None:
+        if node.side == BOTH:
+            return None
+        return (self.rows if node.side == ROW else self.columns).interval(node)
 
     def _fallen_apart(self, leaves: tuple[Node, ...]) -> _Parts:
         """The rows cut where a range changes its state, with the states of what is known by row."""
@@ -151,6 +169,10 @@ class _Parts:
     vector: Numbers
     known: tuple[Node, ...]
     codes: Bits
+
+
+def _all_below(number: int) -> Interval:
+    return Interval(np.asarray(0), np.asarray(number - 1), True, True)
 
 
 def _leaves(root: Node) -> dict[Node, None]:

@@ -29,25 +29,22 @@ class Table:
     high: Array
 
     @cached_property
-    def steps(self) -> Array:
-        """Differences of neighbours; of floats, their signs are what counts."""
-        if self.low.dtype == np.bool_:
-            return np.diff(self.low.view(np.int8))
-        return np.diff(self.low)
-
-    @cached_property
     def direction(self) -> int:
         """1 nowhere falling, −1 nowhere rising, 0 neither or not known."""
-        if self.low is not self.high or (self.low.dtype.kind == "f" and bool(np.isnan(self.low).any())):
+        if self.low is not self.high:
             return 0
-        return 1 if not (self.steps < 0).any() else -1 if not (self.steps > 0).any() else 0
+        before, after = self.low[:-1], self.low[1:]
+        return 1 if bool((before <= after).all()) else -1 if bool((before >= after).all()) else 0
 
     @cached_property
     def dense(self) -> bool:
         """Whether neighbours differ by at most 1: then no whole number between two values is left out."""
         if self.low is not self.high or self.low.dtype.kind == "f":
             return False
-        return not self.steps.size or bool(self.steps.max() <= 1 and self.steps.min() >= -1)
+        before, after = self.low[:-1], self.low[1:]
+        if self.low.dtype == np.bool_:
+            return True
+        return bool(((before == after) | (before + 1 == after) | (before - 1 == after)).all())
 
     @cached_property
     def _sparse(self) -> tuple[Array, Array]:

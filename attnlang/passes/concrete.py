@@ -9,7 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnlang.ir.bounds import Facts
-from attnlang.ir.pattern import BATCH, FALSE, HEAD, TRUE, Apply, Axis, Expr, Index, Literal, Read, Symbol, free_axes
+from attnlang.ir.pattern import (
+    BATCH,
+    FALSE,
+    HEAD,
+    TRUE,
+    Apply,
+    Axis,
+    Expr,
+    Index,
+    Literal,
+    Read,
+    Symbol,
+    free_axes,
+)
 from attnlang.ir.plan import Band
 from attnlang.ir.rewrite import map_children, simplify
 from attnlang.passes.counting import FIRST, LAST, Unknown, value_of
@@ -105,9 +118,7 @@ def _reads(expr: Expr) -> bool:
             return False
 
 
-def runs_of(
-    band: Band, query: Axis, key: Axis, call: KnownCall, first: Numbers, last: Numbers
-) -> Runs:
+def runs_of(band: Band, query: Axis, key: Axis, call: KnownCall, first: Numbers, last: Numbers) -> Runs:
     """The keys of the tiles with the queries first … last (absolute positions)."""
     found = key_range(band, query, key, FIRST, LAST, call.facts)
     env = {**call.symbols, "q_first": first, "q_last": last}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -209,8 +210,11 @@ def infini(z: Given) -> Tensor:
     return gate * (l1(w) @ z.v) + (1 - gate) * local
 
 
-# "lambda" is a keyword of Python, so the tensor comes in by a mapping
-@mechanism("log_linear", params={"levels": 5}, **{"lambda": floats("B, H, NK, levels")})
+LAMBDA: dict[str, Any] = {"lambda": floats("B, H, NK, levels")}
+"""A name that is no keyword of the language, but one of Python."""
+
+
+@mechanism("log_linear", params={"levels": 5}, **LAMBDA)
 def log_linear(z: Given) -> Tensor:
     def level(i: int, j: int) -> int:
         return (i ^ j).bit_length()
