@@ -58,7 +58,8 @@ class Index:
 
 @dataclass(frozen=True)
 class Read:
-    """An element of a tensor (`Q`, `K`, `V` and the declared ones) or of a stage; one int per axis, from 0.
+    """An element of a tensor (`Q`, `K`, `V` and the declared ones) or of a stage; one int per axis, from 0. An int
+    outside its axis reads the nearest element.
 
     Stages are read by what they define: a `Let`, `Select` or `Recurrence` by its name; an `Attention` called `a`
     as `a` (its result, over rows and feature), `a.scores`, `a.visible`, `a.weights` (after reweighting, over rows
