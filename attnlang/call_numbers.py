@@ -126,6 +126,6 @@ _OPERATIONS: dict[str, Callable[..., Number]] = {
     "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne,
     "not": operator.not_, "exp": math.exp, "exp2": _exp2, "expm1": math.expm1, "log": math.log, "log2": math.log2,
     "log1p": math.log1p, "sqrt": math.sqrt, "rsqrt": _rsqrt, "sin": math.sin, "cos": math.cos, "tanh": math.tanh,
-    "sigmoid": _sigmoid, "softplus": _softplus, "erf": math.erf,
+    "sigmoid": _sigmoid, "softplus": _softplus, "erf": math.erf, "atan": math.atan,
     "floor": math.floor, "ceil": math.ceil, "round": round, "int": int, "float": float, "detach": _same,
 }  # fmt: skip

@@ -189,7 +189,10 @@ def _arithmetic(make: Make, name: str, input: object, other: object, rounding_mo
         name = "floor_divide"
     elif rounding_mode is not None:
         raise CannotTraceTorch(here(), what=f"'{name}' with rounding_mode={rounding_mode!r}")
-    x, y = make.numeric(input), make.numeric(other)
+    x, y = make.lift(input), make.lift(other)
+    if x.kind == "bool" and y.kind == "bool" and name in ("mul", "add"):
+        return _logical(make, "and" if name == "mul" else "or", x, y)
+    x, y = make.numeric(x), make.numeric(y)
     sign, compute = _INFIX[name]
     kind: Kind = "float" if name == "div" else _wider(x, y)
     node = syntax.Binary(sign, x.expr, y.expr, span=here())
@@ -339,6 +342,10 @@ def _full_like(
     return _new_full(make, input, (), fill_value, dtype=dtype)
 
 
+def _truth(make: Make, input: object) -> Value:
+    return make.truth(input)
+
+
 def _same(make: Make, input: object) -> Value:
     return make.lift(input)
 
@@ -347,6 +354,7 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
     "and": _and, "or": _or, "not": _not, "xor": _xor, "neg": _neg, "where": _where, "masked_fill": _masked_fill,
     "abs": _keeping_kind("abs"), "sign": _keeping_kind("sign"), "detach": _keeping_kind("detach"),
     "min": _extreme("min"), "max": _extreme("max"), "clamp": _clamp, "clamp_min": _clamp,
+    "all": _truth, "any": _truth,
     "relu": _relu, "softplus": _softplus, "square": _square, "reciprocal": _reciprocal, "to": _to,
     "ones_like": _ones, "new_ones": _ones, "zeros_like": _zeros, "new_zeros": _zeros, "new_full": _new_full,
     "full_like": _full_like, **dict.fromkeys(_PASSED_ON, _same),

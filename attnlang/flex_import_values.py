@@ -50,6 +50,18 @@ class Value:
     def __repr__(self) -> str:
         return f"<traced {self.kind}>"
 
+    def __str__(self) -> str:
+        return str(self.now())
+
+    def __format__(self, form: str) -> str:
+        return format(self.now(), form)
+
+    def __getattribute__(self, name: str) -> Any:
+        """isinstance asks for `__class__`: a captured number is one."""
+        if name == "__class__" and self.names:
+            return type(self.number)
+        return object.__getattribute__(self, name)
+
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], kinds: Any, args: Any = (), kwargs: Any = None
@@ -216,6 +228,27 @@ class Part:
     def __getitem__(self, index: object) -> Value | Part:
         places = cast("tuple[object, ...]", index) if isinstance(index, tuple) else (index,)
         return self._trace.read(self._tensor, (*self._places, *places))
+
+    def __eq__(self, other: object) -> Any:
+        raise self.refuse()
+
+    def __ne__(self, other: object) -> Any:
+        raise self.refuse()
+
+    def __bool__(self) -> bool:
+        raise self.refuse()
+
+    def __iter__(self) -> Any:
+        raise self.refuse()
+
+    def _operator(self, other: object = None) -> Any:
+        raise self.refuse()
+
+    __hash__ = object.__hash__
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __invert__ = __abs__ = _operator
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _operator
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = _operator
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _operator
 
     def refuse(self) -> CannotTraceIndex:
         """What is wrong with a part of a tensor as a number."""

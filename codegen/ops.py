@@ -40,7 +40,7 @@ TRITON: dict[str, Spelling] = {
     "log": _call("tl.log", 1), "log2": _call("tl.log2", 1), "log1p": _call("log1p", 1),
     "sqrt": _call("tl.sqrt_rn", 1), "rsqrt": _call("tl.rsqrt", 1), "sin": _call("tl.sin", 1), "cos": _call("tl.cos", 1),
     "tanh": _call("tanh", 1), "sigmoid": _call("tl.sigmoid", 1), "softplus": _call("softplus", 1),
-    "erf": _call("tl.erf", 1), "floor": _call("tl.floor", 1), "ceil": _call("tl.ceil", 1),
+    "erf": _call("tl.erf", 1), "atan": _call("atan", 1), "floor": _call("tl.floor", 1), "ceil": _call("tl.ceil", 1),
     "round": _call("round_half_even", 1), "pow": _call("power", 2), "pow_integer": _call("power_integer", 2),
     "pow_whole": _call("power_whole", 2),
 }  # fmt: skip
@@ -93,6 +93,21 @@ def tanh(x):
     small = tl.exp2(tl.abs(x) * -2.8853900817779268)
     far = (1.0 - small) / (1.0 + small)
     return tl.where(tl.abs(x) < 0.5, near, tl.where(x < 0.0, -far, far))
+""",
+    "atan": """\
+@triton.jit
+def atan(x):
+    # brought to |t| <= tan(pi / 8), then an odd polynomial (Cephes)
+    size = tl.abs(x)
+    flipped = size > 1.0
+    near = tl.where(flipped, 1.0 / tl.where(flipped, size, 1.0), size)
+    turned = near > 0.41421356
+    t = tl.where(turned, (near - 1.0) / (near + 1.0), near)
+    square = t * t
+    series = ((8.05374449538e-2 * square - 1.38776856032e-1) * square + 1.99777106478e-1) * square - 3.33329491539e-1
+    angle = series * square * t + t + tl.where(turned, 0.7853981633974483, 0.0)
+    angle = tl.where(flipped, 1.5707963267948966 - angle, angle)
+    return tl.where(x < 0.0, -angle, angle)
 """,
     "softplus": """\
 @triton.jit

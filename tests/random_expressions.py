@@ -252,6 +252,7 @@ class Writer:
             "sin",
             "cos",
             "erf",
+            "atan",
             "relu",
             "elu",
             "abs",

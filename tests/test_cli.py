@@ -1,6 +1,7 @@
 """The command line: what commands print, exit codes, and reports in place of tracebacks."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable

@@ -100,6 +100,16 @@ def constant(b: Any, h: Any, q: Any, k: Any) -> Any:
     return found if WINDOW > 2 else ~found
 
 
+def python(b: Any, h: Any, q: Any, k: Any) -> Any:
+    reach = WINDOW if isinstance(WINDOW, int) else 0
+    step = {5: 2, 6: 3}[WINDOW] + math.floor(CAP) + len(f"{WINDOW}")
+    return (
+        ((q - k < reach) * (q >= k))
+        | (torch.arange(BLOCK)[k % BLOCK] == step - 2).all()
+        | (k < min(BLOCK, 2))
+    )
+
+
 class Held:
     def __init__(self) -> None:
         self.ids = IDS
@@ -118,7 +128,7 @@ def sized(size: int, b: Any, h: Any, q: Any, k: Any) -> Any:
 
 MASKS: dict[str, Mod] = {
     "causal": causal, "window": window, "near": and_masks(causal, near(4)), "blocks": blocks,
-    "documents": documents, "by_document": by_document, "functions": functions, "constant": constant,
+    "documents": documents, "python": python, "by_document": by_document, "functions": functions, "constant": constant,
     "two": or_masks(and_masks(causal, near(3)), and_masks(documents, near(6)), lambda b, h, q, k: k < 1),
     "method": Held().mask, "object": Held(), "partial": functools.partial(sized, 2), "noop": noop_mask,
 }  # fmt: skip
@@ -238,6 +248,14 @@ def too_few(b: Any, h: Any, q: Any, k: Any) -> Any:
     return IDS[q] == k
 
 
+def too_few_twice(b: Any, h: Any, q: Any, k: Any) -> Any:
+    return IDS[q] == IDS[k]
+
+
+def negated_part(b: Any, h: Any, q: Any, k: Any) -> Any:
+    return -IDS[q] >= k
+
+
 def sliced(b: Any, h: Any, q: Any, k: Any) -> Any:
     return IDS[b, :] == k
 
@@ -261,6 +279,7 @@ def text(b: Any, h: Any, q: Any, k: Any) -> Any:
 REFUSED: dict[str, tuple[Mod, str]] = {
     "E282": (if_of_index, "return q >= k if h < 2"), "E280": (unknown_function, "torch.cumsum"),
     "E280 method": (unknown_method, "q.cumsum"), "E281": (too_few, "IDS[q] == k"),
+    "E281 twice": (too_few_twice, "IDS[q] == IDS[k]"), "E281 negated": (negated_part, "-IDS[q]"),
     "E281 slice": (sliced, "IDS[b, :]"), "E280 bits": (bits, "q & 3"), "E283": (fails, '{}["missing"]'),
     "E282 number": (number, "range(q)"), "E280 text": (text, 'q >= "k"'),
 }  # fmt: skip
@@ -388,7 +407,7 @@ def test_blocks_are_sound_and_exact_where_bands_are(name: str, queries: int, len
             assert torch.equal(ours, wanted)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(predicates(), st.integers(1, 24), st.integers(1, 24))
 def test_random_predicates(predicate: str, queries: int, length: int) -> None:
     try:

@@ -9,7 +9,7 @@ from attnlang import parse
 from tests.kernel_calls import check_call, inputs, randoms
 
 SMOOTH = (
-    "exp", "exp2", "expm1", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "abs", "sign", "relu",
+    "exp", "exp2", "expm1", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "atan", "abs", "sign", "relu",
 )  # fmt: skip
 POSITIVE = ("ln", "log", "log2", "log1p", "sqrt", "rsqrt")
 TENSORS = "    tensor t[b, h, q, k]\n    tensor row[q]\n    tensor column[k]\n    tensor head[h]\n"

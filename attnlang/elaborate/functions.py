@@ -20,7 +20,7 @@ ELEMENTWISE: dict[str, str] = {
     name: name
     for name in (
         "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid",
-        "softplus", "erf", "floor", "ceil", "round", "abs", "sign", "int", "float", "detach",
+        "softplus", "erf", "atan", "floor", "ceil", "round", "abs", "sign", "int", "float", "detach",
     )
 } | {"ln": "log"}  # fmt: skip
 

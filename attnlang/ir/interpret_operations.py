@@ -75,6 +75,7 @@ _STEEP: dict[str, Elementwise] = {
     "log": torch.log, "log2": torch.log2, "log1p": torch.log1p,
     "sqrt": _root, "rsqrt": torch.rsqrt, "sin": torch.sin, "cos": torch.cos,
     "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softplus": _softplus, "erf": torch.erf,
+    "atan": torch.atan,
     "mul": _multiply, "div": _divide, "pow": _float_power,
 }  # fmt: skip
 _STEEP_WHERE_FINITE = frozenset(("pow",))

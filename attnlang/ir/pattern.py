@@ -109,7 +109,7 @@ OPERATIONS: dict[str, tuple[int, OneOf["same", "float", "int", "bool"]]] = {
     "exp": (1, "float"), "exp2": (1, "float"), "expm1": (1, "float"),
     "log": (1, "float"), "log2": (1, "float"), "log1p": (1, "float"),
     "sqrt": (1, "float"), "rsqrt": (1, "float"), "sin": (1, "float"), "cos": (1, "float"),
-    "tanh": (1, "float"), "sigmoid": (1, "float"), "softplus": (1, "float"), "erf": (1, "float"),
+    "tanh": (1, "float"), "sigmoid": (1, "float"), "softplus": (1, "float"), "erf": (1, "float"), "atan": (1, "float"),
     "floor": (1, "int"), "ceil": (1, "int"), "round": (1, "int"),
     "int": (1, "int"), "float": (1, "float"), "detach": (1, "same"),
 }  # fmt: skip

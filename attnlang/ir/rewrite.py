@@ -104,7 +104,7 @@ def _folded_one(op: str, a: Number) -> Number | None:
 
 _REAL: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "exp2": math.exp2, "expm1": math.expm1, "log": math.log, "log2": math.log2, "log1p": math.log1p,
-    "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos, "tanh": math.tanh, "erf": math.erf,
+    "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos, "tanh": math.tanh, "erf": math.erf, "atan": math.atan,
 }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ _UNARY: dict[str, Callable[[Number], Number]] = {
     "exp": _overflowing(math.exp), "exp2": _overflowing(math.exp2), "expm1": _overflowing(math.expm1),
     "log": _logarithm(math.log, 0), "log2": _logarithm(math.log2, 0), "log1p": _logarithm(math.log1p, -1),
     "sqrt": _root, "rsqrt": lambda x: _divide(1.0, _root(x)), "sin": math.sin, "cos": math.cos,
-    "tanh": math.tanh, "sigmoid": _sigmoid, "softplus": _softplus, "erf": math.erf,
+    "tanh": math.tanh, "sigmoid": _sigmoid, "softplus": _softplus, "erf": math.erf, "atan": math.atan,
     "floor": math.floor, "ceil": math.ceil, "round": round, "int": int, "float": float, "detach": lambda x: x,
 }  # fmt: skip
 

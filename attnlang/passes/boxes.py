@@ -55,8 +55,8 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Node] = {}
         self.arrays: dict[int, Array] = {}
-        self._tables: dict[int, Table] = {}
-        self._planes: dict[int, Plane] = {}
+        self._tables: dict[tuple[Any, ...], Table] = {}
+        self._planes: dict[tuple[Any, ...], Plane] = {}
 
     def _node(
         self, op: str, args: tuple[Node, ...], data: tuple[Any, ...], dtype: DType, side: int = 0
@@ -103,10 +103,10 @@ class Graph:
 
     def table(self, node: Node) -> Table:
         """The array with one dimension that a "read" is of."""
-        if node.number not in self._tables:
+        if node.data not in self._tables:
             array = self._computable(node)
-            self._tables[node.number] = Table(0, array, array)
-        return self._tables[node.number]
+            self._tables[node.data] = Table(0, array, array)
+        return self._tables[node.data]
 
     def _computable(self, node: Node) -> Array:
         """The array of a "read" in the type that is computed with."""
@@ -115,9 +115,9 @@ class Graph:
 
     def plane(self, node: Node) -> Plane:
         """The array with two dimensions that a "read" is of."""
-        if node.number not in self._planes:
-            self._planes[node.number] = Plane(self._computable(node))
-        return self._planes[node.number]
+        if node.data not in self._planes:
+            self._planes[node.data] = Plane(self._computable(node))
+        return self._planes[node.data]
 
     # --------------------------------------------------------------------------------------- operations
 

@@ -57,6 +57,12 @@ class Line:
         low, high = int(reach.low[0]), int(reach.high[0])
         if high - low >= LONGEST_TABLE:
             return None
+        if (
+            node.op == "read"
+            and node.args == (base,)
+            and (low, high + 1) == (0, len(self.graph.arrays[node.number]))
+        ):
+            return self.graph.table(node)
         at = np.arange(low, high + 1)
         if not node.fuzzy:
             values = np.broadcast_to(points(self.graph, node, {base: at}), at.shape)
@@ -132,7 +138,7 @@ class Level:
         match node.op:
             case "index":
                 return Interval(self.first, self.last, True, True)
-            case "sum" if len(node.args) == 1 and is_coordinate(node.args[0]):
+            case "sum" if len(node.args) == 1 and not node.fuzzy:
                 return known.total([(node.data[0], self.interval(node.args[0]), 0)], node.data[-1])
             case "range" if is_coordinate(node.args[0]):
                 return np.broadcast_to(known.in_range(self.interval(node.args[0]), *node.data), len(self))

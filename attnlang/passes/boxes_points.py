@@ -48,19 +48,5 @@ def _at_points(graph: Graph, node: Node, args: list[Any]) -> Any:
 _KINDS: dict[str, Any] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
 
 
-def _offsets(at: Array, size: int) -> Any:
-    """Offsets within an array of this size; consecutive ones as a slice."""
-    if (
-        at.ndim == 1
-        and at.size == size
-        and at.size
-        and at[0] == 0
-        and at[-1] == size - 1
-        and _consecutive(at)
-    ):
-        return slice(None)
+def _offsets(at: Any, size: int) -> Any:
     return np.clip(at, 0, size - 1)
-
-
-def _consecutive(at: Array) -> bool:
-    return bool((np.diff(at) == 1).all())

@@ -108,7 +108,7 @@ def operation(op: str, values: list[ir.Expr]) -> ir.Expr:
 
 _FLOAT_ONLY = (
     "div", "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid",
-    "softplus", "erf",
+    "softplus", "erf", "atan",
 )  # fmt: skip
 
 
