@@ -17,7 +17,8 @@ from attnlang.decorator_values import lift as lift_number
 from attnlang.errors import Diagnostic
 from attnlang.errors_flex import CannotTraceIndex, CannotTraceTorch
 from attnlang.flex_import_captures import Captures, free_name
-from attnlang.flex_import_torch import Make, call, is_known
+from attnlang.flex_import_make import Make
+from attnlang.flex_import_torch import call, is_known
 from attnlang.flex_import_values import Kind, Number, Observed, Part, Value
 
 FILES_OF_THE_TRACER.add(__file__)

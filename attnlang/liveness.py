@@ -63,7 +63,9 @@ def live_keys(pattern: Pattern, binding: Binding, position: int) -> tuple[LiveKe
     if position >= keys or attentions is None:
         everything: Ranges = () if position >= keys else ((0, keys),)
         return (LiveKeys(tuple(range(groups)), everything),)
-    by_head = [_seen_by(attentions, call, head, position) for head in range(heads)]
+    differ = any(heads_differ(conjunction(each.mask, each.sparsity))[1] for each in attentions)
+    by_head = [_seen_by(attentions, call, head, position) for head in range(heads if differ else 1)]
+    by_head = by_head if differ else by_head * heads
     share = max(1, heads // groups)
     classes: dict[Ranges, list[int]] = {}
     for group in range(groups):

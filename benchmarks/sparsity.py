@@ -32,6 +32,7 @@ from benchmarks import machine  # noqa: E402
 
 PARTS = ("soundness", "tightness", "scale", "rival")
 EMPTY, PARTIAL, FULL = 0, 1, 2
+COUNTED = ("visited", "truly_nonempty", "full", "truly_full", "unsound")
 LONG = 1 << 20
 Tensors = dict[str, np.ndarray]
 GRIDS = {"neighborhood_1d": ("length",), "neighborhood_2d": ("height", "width"), "swin": ("height", "width"),
@@ -83,7 +84,7 @@ def seen_by(
 
 def compared(tiles: Tiles, mask: np.ndarray) -> dict[str, int]:
     """Tiles visited and full as classified and in truth, and those where the classification is wrong."""
-    result = dict.fromkeys(("visited", "truly_nonempty", "full", "truly_full", "unsound"), 0)
+    result: dict[str, int] = dict.fromkeys(COUNTED, 0)
     for b in range(mask.shape[0]):
         for h in range(mask.shape[1]):
             found, true = tiles.map(h, b).dense(), kinds(mask[b, h], tiles.rows, tiles.columns)
@@ -103,7 +104,7 @@ def soundness(draws: int, seed: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in (*FREE, *GRIDS):
         pattern = load(name)
-        total = dict.fromkeys(("visited", "truly_nonempty", "full", "truly_full", "unsound"), 0)
+        total: dict[str, int] = dict.fromkeys(COUNTED, 0)
         calls = 0
         for _ in range(10 * draws):
             if calls == draws:
