@@ -92,7 +92,9 @@ class Program:
         data = json.loads(text)
         return Program(
             tuple(data["tables"]),
-            tuple(Launch(item["attention"], item["rows"], _source(item["source"])) for item in data["launches"]),
+            tuple(
+                Launch(item["attention"], item["rows"], _source(item["source"])) for item in data["launches"]
+            ),
             data["combined"],
             data["reason"],
         )

@@ -27,7 +27,8 @@ def with_meaning(mistakes: Diagnostics, prelude: syntax.File) -> Diagnostics:
         if isinstance(item, syntax.PatternDefinition):
             for error in _mistakes_of(partial, item.name, prelude):
                 named = {str(value) for value in error.fields.values()}
-                if error.span is not None and error.code in LOCAL and error.span.line not in broken and not named & words:
+                local = error.span is not None and error.code in LOCAL and error.span.line not in broken
+                if error.span is not None and local and not named & words:
                     found[error.span.start, error.code] = error
     return Diagnostics([*mistakes.errors, *found.values()])
 

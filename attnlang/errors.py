@@ -271,7 +271,7 @@ class ForeignStatement(Diagnostic):
 class TextInExpression(Diagnostic):
     code = "E131"
     message = "text between quotes is no value"
-    hint = "strings are for docstrings and for import \"file.attn\""
+    hint = 'strings are for docstrings and for import "file.attn"'
 
 
 class DefinitionWithBlock(Diagnostic):
@@ -357,7 +357,9 @@ class NoSuchPattern(Diagnostic):
 
 class NoTruthValue(Diagnostic):
     code = "E260"
-    message = "this is neither true nor false yet: the function is traced once, for every q and k at the same time"
+    message = (
+        "this is neither true nor false yet: the function is traced once, for every q and k at the same time"
+    )
     hint = "write p.where(c, a, b) for 'if', & | ~ for 'and or not', (a <= x) & (x < b) for a chain"
 
 
@@ -398,7 +400,7 @@ class WrongSignature(Diagnostic):
 class WrongAnnotation(Diagnostic):
     code = "E267"
     message = "the axis {axis} of a tensor cannot be read"
-    hint = "write Tensor[\"h\", \"2*reach - 1\", 3]: index names, numbers, and + - * // % ** in parameters"
+    hint = 'write Tensor["h", "2*reach - 1", 3]: index names, numbers, and + - * // % ** in parameters'
 
 
 class ResultNotUsed(Diagnostic):

@@ -187,4 +187,6 @@ class WrongInside(Diagnostic):
 class FitsBothAxes(Diagnostic):
     code = "E237"
     message = "a vector of length {length} fits both axes of this matrix"
-    hint = "outer(x, ones) * S scales the rows of S by x, outer(ones, x) * S its columns, for a vector of ones"
+    hint = (
+        "outer(x, ones) * S scales the rows of S by x, outer(ones, x) * S its columns, for a vector of ones"
+    )

@@ -117,9 +117,19 @@ class Conditional(Node):
 
 
 Expr = (
-    Number | Boolean | Name | Attribute | Subscript | Call | Reduction | Unary | Binary | Comparison | Logical | Conditional
+    Number
+    | Boolean
+    | Name
+    | Attribute
+    | Subscript
+    | Call
+    | Reduction
+    | Unary
+    | Binary
+    | Comparison
+    | Logical
+    | Conditional
 )
-
 
 
 # ----------------------------------------------------------------------------------------------- statements

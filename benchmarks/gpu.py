@@ -111,9 +111,8 @@ def _finish_checks(started: list[Any]) -> list[dict[str, Any]]:
         checks += entry.result() if isinstance(entry, Future) else entry
     for check in checks:
         if not check["passed"]:
-            print(
-                f"FAILED {check['case']} {check['dtype']}: {check['error']:.2e} ({check['dense_error']:.2e} dense) {check['note']}"
-            )
+            errors = f"{check['error']:.2e} ({check['dense_error']:.2e} dense)"
+            print(f"FAILED {check['case']} {check['dtype']}: {errors} {check['note']}")
     return checks
 
 

@@ -202,7 +202,9 @@ def _select(statement: syntax.Select) -> Document:
     """`select near[q] = top(16) c by score where … always … never … per i`."""
     candidates = statement.candidates
     alone = len(candidates) == 1 and candidates[0].name not in CLAUSE_WORDS
-    chosen = _open_binder(candidates[0]) if alone else arguments("(", [_binder(each) for each in candidates], ")")
+    chosen = (
+        _open_binder(candidates[0]) if alone else arguments("(", [_binder(each) for each in candidates], ")")
+    )
     head = (
         "select ",
         statement.name,

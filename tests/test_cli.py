@@ -300,7 +300,18 @@ def test_show_draws_what_a_choice_lets_through(run: Run, tmp_path: Path) -> None
 
 def test_explain_compares_two_plans(run: Run) -> None:
     Path("all.attn").write_text("pattern all():\n    mask causal\n", encoding="utf-8")
-    words = ("explain", "near.attn", "--compare", "all.attn", "-n", "1k", "--heads", "2", "--target", "cuda:90")
+    words = (
+        "explain",
+        "near.attn",
+        "--compare",
+        "all.attn",
+        "-n",
+        "1k",
+        "--heads",
+        "2",
+        "--target",
+        "cuda:90",
+    )
     done = run(*words, "-p", "window=64")
     assert done.code == 0, done.err
     assert re.search(r"^ +near +all$", done.out, re.MULTILINE)
@@ -310,7 +321,9 @@ def test_explain_compares_two_plans(run: Run) -> None:
     assert [plan["pattern"] for plan in found["plans"]] == ["near", "all"]
     assert found["plans"][0]["flops"] < found["plans"][1]["flops"]
     assert all(len(set(each["choices"])) == 2 for each in found["differences"])
-    again = run("explain", "near.attn", "--compare", "near.attn", "-n", "1k", "--target", "cuda:90", "--json").json
+    again = run(
+        "explain", "near.attn", "--compare", "near.attn", "-n", "1k", "--target", "cuda:90", "--json"
+    ).json
     assert again["differences"] == []
     assert run(*words, "-p", "windo=64").code == 1
     assert run("explain", "near.attn", "--compare", "none.attn").code == 1

@@ -12,7 +12,7 @@ CODE = ROOT / "editor" / "vscode"
 GRAMMAR = CODE / "syntaxes" / "attn.tmLanguage.json"
 VIM = ROOT / "editor" / "vim" / "syntax" / "attn.vim"
 
-TEXT = '''\
+TEXT = """\
 # Longformer: a window
 pattern longformer(radius: int = 256):
     "a docstring"
@@ -21,7 +21,7 @@ pattern longformer(radius: int = 256):
     score Q[q] @ K[k] * scale if true else 1.5e-3 - 65_536
     let step = 2
     step S = S
-'''
+"""
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Names of the user's that mean something in a kernel: every one of them must work."""
 
 import keyword
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def test_tensors_and_parameters_may_have_any_name(names: list[str]) -> None:
     )
     pattern = attnlang.parse(text)
     q = torch.randn(1, 2, 40, 16)
-    call = {name: torch.rand(2) for name in names[:2]}
+    call: dict[str, Any] = {name: torch.rand(2) for name in names[:2]}
     error = pattern(q, q, q, target="interpret", **call) - pattern.reference(q, q, q, **call)
     assert error.abs().max() < 1e-4
 

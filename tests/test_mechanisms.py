@@ -98,4 +98,6 @@ pattern gated(window: int = 3):
 def test_kernels_refuse_what_they_do_not_keep() -> None:
     q = torch.zeros(1, 2, 4, 16)
     with pytest.raises(attnlang.AttnlangError, match=r"do not keep attention\.w"):
-        attnlang.parse("pattern p():\n    output attention * attention.w[q, 0]\n")(q, q, q, target="interpret")
+        attnlang.parse("pattern p():\n    output attention * attention.w[q, 0]\n")(
+            q, q, q, target="interpret"
+        )

@@ -202,8 +202,10 @@ class Kernel:
 
 # Functions that printers may put above a kernel.
 HELPERS = frozenset(
-    "atan expm1 floor_divide floor_modulo floor_quotient floor_rest log1p power power_integer power_whole "
-    "round_half_even sign softplus tanh".split()
+    (
+        *("atan", "expm1", "floor_divide", "floor_modulo", "floor_quotient", "floor_rest", "log1p", "power"),
+        *("power_integer", "power_whole", "round_half_even", "sign", "softplus", "tanh"),
+    )
 )
 _TAKEN = frozenset(
     (*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *HELPERS, "tl", "triton", "out", "lse", "program")
