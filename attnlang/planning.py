@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnlang.ir.kernel import Type
 from attnlang.ir.pattern import Attention, Pattern
-from attnlang.ir.plan import Plan, Report, Specialization, TileCount
+from attnlang.ir.plan import Decision, Plan, Report, Specialization, TileCount
 from attnlang.targets import target_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
         flops=flops,
         bytes=moved,
         seconds=_seconds(target, dtype, flops, moved) if plan.branches else None,
-        decisions=plan.decisions,
+        decisions=(*plan.decisions, *_unused_sparsity(plan, tiles, {**symbols, "B": 1})),
         obstacles=plan.obstacles,
         recompiles_with=(
             "dtype",
@@ -67,6 +67,27 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
             "class of NQ (16, 32, 64, more)",
         ),
     )
+
+
+def _unused_sparsity(plan: Plan, tiles: tuple[TileCount, ...], symbols: dict[str, Any]) -> list[Decision]:
+    """Of each kernel that visits tiles without a visible pair: how many, by interval analysis of its predicate."""
+    from attnlang.passes.classify import classify
+
+    found: list[Decision] = []
+    for branch, count in zip(plan.branches, tiles, strict=True):
+        if all(band.exact for band in branch.bands):
+            continue
+        seen = classify(
+            branch.attention, symbols, None, count.rows, count.columns, stages=plan.pattern.stages
+        ).counts
+        needed = seen.full + seen.partial
+        if needed < count.visited:
+            choice = f"{count.visited:,} tiles visited, {needed:,} may hold visible pairs"
+            reason = "the kernel walks closed-form ranges of keys and masks the rest"
+            found.append(
+                Decision("sparsity", choice, reason, "lists of tiles, which kernels do not read yet")
+            )
+    return found
 
 
 def _work(plan: Plan, tiles: tuple[TileCount, ...], sizes: dict[str, int], dtype: str) -> tuple[int, int]:
