@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from attnlang.settings import options
 
@@ -54,9 +54,9 @@ def _plain(value: Any) -> Any:
         case float():
             return value if value - value == 0 else None
         case dict():
-            return {str(key): _plain(item) for key, item in value.items()}  # pyright: ignore
+            return {str(key): _plain(item) for key, item in cast("dict[Any, Any]", value).items()}
         case list() | tuple() | set() | frozenset():
-            return [_plain(item) for item in value]  # pyright: ignore
+            return [_plain(item) for item in cast("Iterable[Any]", value)]
         case _:
             return str(value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+from collections import Counter
 from threading import Lock
 from typing import Any
 
@@ -18,6 +19,9 @@ from .triton_lock import TRITON
 
 _loaded: dict[str, Any] = {}
 _loading = Lock()
+
+LARGE = 3
+"""A tensor with so many strides among the arguments is large: a batch of heads of rows."""
 
 
 def file_name(source: KernelSource) -> str:
@@ -91,4 +95,15 @@ def _typed(source: KernelSource, entry: Any) -> Any:
         )
     for argument in source.arguments:
         function.__annotations__[argument.name] = type_name(argument)
-    return jit_function(function, noinline=jitted.noinline)
+    return jit_function(function, noinline=jitted.noinline, do_not_specialize=_plain_numbers(source))
+
+
+def _plain_numbers(source: KernelSource) -> list[str]:
+    """The scalars of which Triton must not compile a variant for the value 1 and one for multiples of 16.
+
+    These are lengths, parameters and strides of tensors with few axes; strides of larger ones keep their variants, for
+    loads in pieces of 16 bytes.
+    """
+    named = [argument.name for argument in source.arguments if argument.kind == "scalar"]
+    owners = Counter(name.rpartition("_stride_")[0] for name in named if "_stride_" in name)
+    return [name for name in named if owners[name.rpartition("_stride_")[0]] < LARGE]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,3 +70,30 @@ def pointer(name: str, dtype: str = "fp32") -> Argument:
 
 def interpret(source: KernelSource, **arguments: torch.Tensor | int | float) -> None:
     launch(source, (1, 1, 1), arguments, interpret=True)
+
+
+class PretendDriver:
+    """Compiles for sm_80 and writes launches down instead of doing them."""
+
+    def __init__(self) -> None:
+        self.launches: list[tuple[Any, ...]] = []
+        self.sources: list[Any] = []
+        self.utils = SimpleNamespace(
+            get_device_properties=lambda device: {"max_shared_mem": 2**20},
+            load_binary=lambda *args: ("module", "function", 32, 0, 1024),
+        )
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 80, 32)
+
+    def launcher_cls(self, source: Any, metadata: Any) -> Any:
+        self.sources.append((source, metadata))
+        return lambda *args: self.launches.append(args)
