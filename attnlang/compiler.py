@@ -157,12 +157,13 @@ def choose(whole: Whole, name: str | None, path: str) -> str:
         raise Diagnostics([NoSuchPattern(None, "import it from a file with a pattern", problem=problem)])
     patterns = [item for item in whole.file.items if isinstance(item, syntax.PatternDefinition)]
     claimed = {other for pattern in patterns for other in claimed_equal(pattern)}
-    roots = [own for own in whole.own if own not in claimed]
+    names = tuple(dict.fromkeys(whole.own))  # a name that stands twice is told when its pattern is elaborated
+    roots = [own for own in names if own not in claimed] or list(names)
     stem = Path(path).stem
-    if stem in whole.own or len(roots) == 1:
-        return stem if stem in whole.own else roots[0]
-    problem = f"{path} has {len(whole.own)} patterns: {_listed(whole.own)}"
-    raise Diagnostics([NoSuchPattern(None, f"name one of them: name='{whole.own[-1]}'", problem=problem)])
+    if stem in names or len(roots) == 1:
+        return stem if stem in names else roots[0]
+    problem = f"{path} has {len(names)} patterns: {_listed(names)}"
+    raise Diagnostics([NoSuchPattern(None, f"name one of them: name='{names[-1]}'", problem=problem)])
 
 
 def _listed(names: tuple[str, ...]) -> str:

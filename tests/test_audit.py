@@ -200,3 +200,12 @@ def test_a_library_that_is_not_installed(library: str, code: str, tmp_path: Path
     )  # fmt: skip
     told = done.stdout + done.stderr
     assert f"the Python package '{library}' is not installed" in told and "Traceback" not in told
+
+
+def test_a_pattern_that_stands_twice_is_told_as_such() -> None:
+    with pytest.raises(attnlang.AttnlangError, match=r"E201"):
+        attnlang.parse("pattern a():\n    mask causal\npattern a():\n    mask k == q\n")
+
+
+def test_a_pattern_that_claims_to_equal_itself_is_the_one_that_is_meant() -> None:
+    assert attnlang.parse("pattern a():\n    mask causal\n    assert equal(a)\n").name == "a"
