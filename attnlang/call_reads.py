@@ -15,7 +15,6 @@ from attnlang.ir.pattern import (
     Attention,
     Axis,
     Expr,
-    Formula,
     Index,
     Let,
     Literal,
@@ -28,11 +27,11 @@ from attnlang.ir.pattern import (
     Select,
     Stage,
     Symbol,
-    Threshold,
     children,
     free_axes,
 )
 from attnlang.ir.rewrite import map_children
+from attnlang.ir.walk import stage_expressions
 
 
 @dataclass(frozen=True)
@@ -53,30 +52,6 @@ _INPUT_AXES = {
     name: tuple((index, index) for index in indices)
     for name, indices in (("Q", "bhqd"), ("K", "bgnd"), ("V", "bgne"))
 }
-
-
-def stage_expressions(stage: Stage) -> tuple[Expr, ...]:
-    """The expressions of a stage."""
-    match stage:
-        case Let():
-            return (stage.body,)
-        case Select():
-            parts = (stage.amount, stage.by, stage.where, stage.always)
-            return parts if stage.total is None else (*parts, stage.total)
-        case Attention():
-            steps = tuple(_step_expression(step) for step in stage.normalize)
-            more = () if stage.reweight is None else (stage.reweight,)
-            return (stage.mask, stage.sparsity, stage.score, *steps, *more, stage.value)
-        case Merge():
-            return ()
-        case Recurrence():
-            return (stage.step,) if stage.restart is None else (stage.step, stage.restart)
-        case _:
-            assert_never(stage)
-
-
-def _step_expression(step: Formula | Threshold) -> Expr:
-    return step.body if isinstance(step, Formula) else step.amount
 
 
 def reads(pattern: Pattern) -> Iterator[Read]:

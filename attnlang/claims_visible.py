@@ -15,13 +15,13 @@ from torch import Tensor
 
 from attnlang.call_interface import Interface
 from attnlang.call_numbers import NotKnown, Number, number
-from attnlang.call_reads import stage_expressions
 from attnlang.claims import Counterexample, Verdict, not_meant
 from attnlang.claims_cases import Case, Search, shown
 from attnlang.claims_inputs import Kind, call_inputs, draw, first_place, fits, one_entry, small_values
 from attnlang.claims_verdicts import counterexample, searched
 from attnlang.ir.interpret import evaluate
 from attnlang.ir.pattern import Apply, Attention, Axis, Claim, Expr, Merge, Pattern, Read, Reduce, children
+from attnlang.ir.walk import stage_expressions
 
 KINDS: tuple[Kind, ...] = ("usual", "ties", "sharp", "usual")
 SEEDS = 3

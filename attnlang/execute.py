@@ -46,7 +46,7 @@ def execute(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str])
 def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Specialization:
     """What of a call shapes its code."""
     from attnlang.passes.magnitude import needs_long
-    from attnlang.passes.specialize import reads, static_parameters
+    from attnlang.passes.specialize import reads_lse, static_parameters
 
     tensors = inputs.everything()
     q = tensors["Q"]
@@ -56,7 +56,7 @@ def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: froze
     strided = tuple(name for name, t in tensors.items() if t.dim() and t.shape[-1] > 1 and t.stride(-1) != 1)
     wide = any(_extent(t) >= MOST_ELEMENTS for t in tensors.values())
     wide = wide or inputs.sizes["NQ"] * inputs.sizes["DV"] >= MOST_ELEMENTS
-    lse = "lse" in want or any(name.endswith(".lse") for name in reads(pattern.output))
+    lse = "lse" in want or reads_lse(pattern)
     return Specialization(
         target, dtype, inputs.sizes["D"], inputs.sizes["DV"], statics, types, strided,
         lse, wide, inputs.scalars["q_offset"] >= 0, needs_long(pattern, {**inputs.sizes, **inputs.scalars}),

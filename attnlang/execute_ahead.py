@@ -72,15 +72,16 @@ def compile_ahead(
     lse: bool = False,
 ) -> Compiled:
     """Compiles for a target without a GPU, for 65 queries or more, innermost strides 1, aligned to 16 bytes."""
-    from attnlang.passes.specialize import reads, static_parameters
+    from attnlang.passes.specialize import reads_lse, static_parameters
 
     missing = [name for name in static_parameters(pattern) if name not in statics]
     if missing:
         advice = "it shapes the code of the kernel"
         raise MissingArgument(None, advice, pattern=pattern.name, kind="parameter", name=missing[0])
     shaping = tuple((name, statics[name]) for name in static_parameters(pattern))
-    lse = lse or any(name.endswith(".lse") for name in reads(pattern.output))
-    specialization = Specialization(target, dtype, head_dim, value_dim, shaping, lse=lse)
+    specialization = Specialization(
+        target, dtype, head_dim, value_dim, shaping, lse=lse or reads_lse(pattern)
+    )
     plan = plan_for(pattern, specialization, 128)
     if not plan.branches:
         raise NoKernel(None, pattern=pattern.name, target=target, reason=plan.decisions[0].reason)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from attnlang.artifact import KernelSource, Launch, Program
 from attnlang.errors import Diagnostic
+from attnlang.ir.memo import Memo
 from attnlang.ir.pattern import Pattern
 from attnlang.ir.plan import BranchPlan, Plan, Specialization
 from attnlang.settings import options
@@ -29,19 +30,11 @@ class NoKernel(Diagnostic):
 
 def program_for(pattern: Pattern, specialization: Specialization, rows_limit: int) -> Program:
     """The program of a specialization: from memory, from the disk cache, or made now."""
-    key = (id(pattern), specialization, rows_limit)
-    found = _programs.get(key)
-    if found is None:
-        found = (pattern, _cached_program(pattern, specialization, rows_limit))
-        while len(_programs) >= MOST_PROGRAMS:
-            _programs.pop(next(iter(_programs)), None)
-        _programs[key] = found
-    return found[1]
+    question = (specialization, rows_limit)
+    return _programs.get(pattern, question, lambda: _cached_program(pattern, specialization, rows_limit))
 
 
-# By identity, for speed: the pattern is kept, so that its id is not another's; the first in goes first.
-_programs: dict[tuple[int, Specialization, int], tuple[Pattern, Program]] = {}
-MOST_PROGRAMS = 1024
+_programs: Memo[tuple[Specialization, int], Program] = Memo(1024)
 
 
 def _cached_program(pattern: Pattern, specialization: Specialization, rows_limit: int) -> Program:

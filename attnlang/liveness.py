@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,11 @@ from attnlang.ir.pattern import (
     Recurrence,
     Reduce,
     Select,
-    children,
     kv_head_of,
     storage,
 )  # fmt: skip
 from attnlang.ir.rewrite import conjunction
+from attnlang.ir.walk import parts_of
 from attnlang.passes.concrete import KnownCall, heads_differ, known_bands, resolve, runs_of
 
 if TYPE_CHECKING:
@@ -146,18 +145,18 @@ def _is_plain(attention: Attention) -> bool:
     if attention.rows != (BATCH, HEAD, QUERY) or attention.over != KEY:
         return False
     steps = [step.body for step in attention.normalize if isinstance(step, Formula)]
-    sums = [part for body in steps for part in _walk(body) if isinstance(part, Reduce)]
+    sums = [part for body in steps for part in parts_of(body) if isinstance(part, Reduce)]
     shown = all(part.where is not None and _reads_visible(part.where) for part in sums)
     return shown and len(steps) == len(attention.normalize)
 
 
 def _reads_visible(expr: Expr) -> bool:
-    return any(isinstance(part, Read) and part.source.endswith(".visible") for part in _walk(expr))
+    return any(isinstance(part, Read) and part.source.endswith(".visible") for part in parts_of(expr))
 
 
 def _harmless(expr: Expr, attentions: set[str], *, in_pair: bool) -> bool:
     """Whether K and V are read at the key and the head of a visible pair only, and attentions at their own row."""
-    for part in _walk(expr):
+    for part in parts_of(expr):
         if isinstance(part, Reduce) and {KEY, HEAD, BATCH} & set(part.axes):
             return False
         if not isinstance(part, Read):
@@ -172,9 +171,3 @@ def _harmless(expr: Expr, attentions: set[str], *, in_pair: bool) -> bool:
 
 def _of_the_pair(read: Read) -> bool:
     return read.at[:3] == (Index(BATCH), kv_head_of(Index(HEAD)), Index(KEY))
-
-
-def _walk(expr: Expr) -> Iterator[Expr]:
-    yield expr
-    for child in children(expr):
-        yield from _walk(child)

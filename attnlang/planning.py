@@ -65,6 +65,11 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
             "DV",
             *(name for name, _ in statics),
             "class of NQ (16, 32, 64, more)",
+            "return_lse",
+            "types of tensors",
+            "innermost strides other than 1",
+            "negative q_offset",
+            "sizes or numbers beyond 32 bits",
         ),
     )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from attnlang.call_numbers import NotKnown, Number, number
-from attnlang.call_reads import stage_expressions
 from attnlang.ir.pattern import (
     HK,
     NK,
@@ -30,6 +29,7 @@ from attnlang.ir.pattern import (
     children,
 )
 from attnlang.ir.rewrite import map_children
+from attnlang.ir.walk import stage_expressions
 
 if TYPE_CHECKING:
     import torch

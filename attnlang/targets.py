@@ -25,7 +25,7 @@ class NothingToCompile(Diagnostic):
 @dataclass(frozen=True)
 class Target:
     """`shared`: bytes of shared memory a program may use. Throughputs are sustained, in FLOP/s (half types on tensor
-    cores, and float32) and bytes/s; None where nobody has measured them for us (sources: docs/tour.md)."""
+    cores, and float32) and bytes/s; None where they are not known (docs/tour.md says from where they are)."""
 
     name: str
     kind: str
@@ -38,8 +38,8 @@ class Target:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("cuda:80", "triton", 163 * 1024, 250e12, 19e12, 1.7e12),
-        Target("cuda:90", "triton", 227 * 1024, 742e12, 60e12, 4.07e12),
+        Target("cuda:80", "triton", 163 * 1024),
+        Target("cuda:90", "triton", 227 * 1024, 742e12, None, 4.07e12),
         Target("cuda:100", "triton", 227 * 1024),
         Target("hip:gfx942", "triton", 64 * 1024),
         Target("interpret", "triton", 227 * 1024),

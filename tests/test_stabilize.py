@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from attnlang.ir.interpret import Inputs, evaluate
-from attnlang.ir.interpret_walk import reads_of
 from attnlang.ir.pattern import HEAD, KEY, Apply, Expr, Reduce, children
 from attnlang.ir.stabilize import inline, renamed, stabilize
+from attnlang.ir.walk import reads_of
 from tests.hand_patterns import (
     ROWS,
     S0,

@@ -11,33 +11,12 @@ from attnlang.ir.pattern import (
     Apply,
     Attention,
     Expr,
-    Formula,
-    Let,
     Merge,
     Read,
-    Recurrence,
-    Select,
     Stage,
     children,
 )
-
-
-def expressions_of(stage: Stage) -> tuple[Expr, ...]:
-    """Every expression of a stage."""
-    match stage:
-        case Let():
-            return (stage.body,)
-        case Select():
-            total = () if stage.total is None else (stage.total,)
-            return (stage.amount, stage.by, stage.where, stage.always, *total)
-        case Attention():
-            steps = tuple(s.body if isinstance(s, Formula) else s.amount for s in stage.normalize)
-            reweight = () if stage.reweight is None else (stage.reweight,)
-            return (stage.mask, stage.sparsity, stage.score, *steps, *reweight, stage.value)
-        case Merge():
-            return ()
-        case Recurrence():
-            return (stage.step,) if stage.restart is None else (stage.step, stage.restart)
+from attnlang.ir.walk import stage_expressions
 
 
 def stages_read(expr: Expr) -> set[str]:
@@ -53,7 +32,7 @@ def needed(stages: list[Stage], output: Expr) -> tuple[Stage, ...]:
         if stage.name in wanted:
             kept.append(stage)
             wanted |= set(stage.parts) if isinstance(stage, Merge) else set()
-            for expr in expressions_of(stage):
+            for expr in stage_expressions(stage):
                 wanted |= stages_read(expr)
     return tuple(reversed(kept))
 

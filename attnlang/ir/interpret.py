@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from attnlang.errors import Diagnostic
-from attnlang.ir.interpret_chunks import chunks, stage_expressions
+from attnlang.ir.interpret_chunks import chunks
 from attnlang.ir.interpret_expr import Expressions
 from attnlang.ir.interpret_scope import Scope
 from attnlang.ir.interpret_stages import StageValues
 from attnlang.ir.interpret_states import seen_through_states
 from attnlang.ir.interpret_values import Range, Value, anywhere, expand
-from attnlang.ir.interpret_walk import reads_of
 from attnlang.ir.pattern import KEY, Attention, Axis, Let, Merge, Pattern, Read, storage
+from attnlang.ir.walk import reads_of, stage_expressions
 
 BUDGET = 2**30
 """Bytes of intermediates that a call without gradients stays within, roughly."""

@@ -10,9 +10,9 @@ from attnlang.ir.interpret_expr import Expressions
 from attnlang.ir.interpret_reduce import weighted_sum
 from attnlang.ir.interpret_scope import Scope, Stages
 from attnlang.ir.interpret_values import Ranges, Value, beside, both, narrow, union, where
-from attnlang.ir.interpret_walk import parts_of, reads_of, replace_reads
 from attnlang.ir.pattern import Attention, Axis, Expr, Formula, Read, Reduce, Threshold, storage
 from attnlang.ir.stabilize import inline, stabilize
+from attnlang.ir.walk import parts_of, reads_of, replace_reads
 
 ROW_PARTS = ("lse", "max", "count")
 """The parts of an attention that are over its rows alone."""

@@ -7,12 +7,12 @@ from itertools import product
 from math import prod
 
 from attnlang.ir.interpret_values import Range
+from attnlang.ir.memo import Memo
 from attnlang.ir.pattern import (
     Apply,
     Attention,
     Axis,
     Expr,
-    Formula,
     Let,
     Merge,
     Pattern,
@@ -20,16 +20,15 @@ from attnlang.ir.pattern import (
     Recurrence,
     Reduce,
     Select,
-    Stage,
     axis_of,
     children,
     free_axes,
 )
+from attnlang.ir.walk import stage_expressions
 
 _ALIVE = 6
 """Intermediates of the size of the largest one that exist together, by experience."""
 
-_MOST_KNOWN = 64
 Shapes = tuple[frozenset[frozenset[Axis]], list[Axis]]
 
 
@@ -54,19 +53,18 @@ def chunks(
         yield dict(zip(rows, ranges, strict=True))
 
 
-_known: dict[int, tuple[Pattern, Shapes]] = {}
+_known: Memo[None, Shapes] = Memo(64)
 
 
 def _shapes(pattern: Pattern) -> Shapes:
     """The axes of all intermediates, and the output axes that may be cut; found once for a pattern that is in use."""
-    known = _known.get(id(pattern))
-    if known is None or known[0] is not pattern:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
+
+    def find() -> Shapes:
         rows = pattern.axes[:3]
         order = [axis for axis in rows if not _mixed(pattern, axis)] or [rows[2]]
-        known = _known[id(pattern)] = (pattern, (frozenset(_intermediates(pattern)), order))
-    return known[1]
+        return frozenset(_intermediates(pattern)), order
+
+    return _known.get(pattern, None, find)
 
 
 def _mixed(pattern: Pattern, axis: Axis) -> bool:
@@ -89,24 +87,6 @@ def _reads(expr: Expr) -> Iterator[Read]:
         yield expr
     for child in children(expr):
         yield from _reads(child)
-
-
-def stage_expressions(stage: Stage) -> list[Expr]:
-    """The expressions that a stage evaluates."""
-    match stage:
-        case Let():
-            return [stage.body]
-        case Select():
-            total = [] if stage.total is None else [stage.total]
-            return [stage.amount, stage.by, stage.where, stage.always, *total]
-        case Attention():
-            steps = [step.body if isinstance(step, Formula) else step.amount for step in stage.normalize]
-            weight = [] if stage.reweight is None else [stage.reweight]
-            return [stage.mask, stage.sparsity, stage.score, *steps, *weight, stage.value]
-        case Recurrence():
-            return [stage.step] if stage.restart is None else [stage.step, stage.restart]
-        case Merge():
-            return []
 
 
 def _expressions(pattern: Pattern) -> Iterator[Expr]:

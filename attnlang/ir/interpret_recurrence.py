@@ -8,8 +8,8 @@ from torch import Tensor
 from attnlang.ir.interpret_expr import Expressions
 from attnlang.ir.interpret_scope import Scope
 from attnlang.ir.interpret_values import Range, Ranges, Value, expand, narrow, where
-from attnlang.ir.interpret_walk import reads_of
 from attnlang.ir.pattern import Axis, Recurrence, axis_of
+from attnlang.ir.walk import reads_of
 
 
 def token_axes(stage: Recurrence) -> tuple[Axis, ...]:

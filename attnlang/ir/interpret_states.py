@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attnlang.ir.interpret_walk import parts_of, reads_of
 from attnlang.ir.pattern import (
     KEY,
     QUERY,
@@ -20,6 +19,7 @@ from attnlang.ir.pattern import (
     Reduce,
     free_axes,
 )
+from attnlang.ir.walk import parts_of, reads_of
 
 _TOKENS = ("key", "position", "query")
 

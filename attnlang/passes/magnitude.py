@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from attnlang.ir.bounds import Facts, Interval, interval
-from attnlang.ir.pattern import Apply, Attention, Expr, Let, Literal, Pattern, Symbol, children, dtype_of
+from attnlang.ir.memo import Memo
+from attnlang.ir.pattern import Apply, Attention, Expr, Let, Literal, Pattern, Symbol, dtype_of
+from attnlang.ir.walk import parts_of
 from attnlang.passes.specialize import reads
 
 LARGEST = 2**29  # key ranges add a few such numbers before they are cut off
@@ -18,15 +20,15 @@ def needs_long(pattern: Pattern, symbols: Mapping[str, bool | int | float]) -> b
     Depends on the number of bits of each size and parameter only, so that few values of them are few answers.
     """
     bits = tuple((name, _bits(value)) for name, value in symbols.items() if not isinstance(value, float))
-    key = (id(pattern), bits)
-    if key not in _answers:
+
+    def find() -> bool:
         facts = Facts({name: _range(count) for name, count in bits})
-        large = any(_is_large(part, facts) for part in _computed(pattern))
-        _answers[key] = (pattern, large)
-    return _answers[key][1]
+        return any(_is_large(part, facts) for part in _computed(pattern))
+
+    return _answers.get(pattern, bits, find)
 
 
-_answers: dict[tuple[int, tuple[tuple[str, int], ...]], tuple[Pattern, bool]] = {}
+_answers: Memo[tuple[tuple[str, int], ...], bool] = Memo(4096)
 
 
 def _bits(value: int) -> int:
@@ -49,16 +51,10 @@ def _computed(pattern: Pattern) -> Iterator[Expr]:
             for expr in (stage.mask, stage.sparsity, stage.score, stage.value, stage.reweight):
                 if expr is not None:
                     used |= reads(expr)
-                    yield from _parts(expr)
+                    yield from parts_of(expr)
     for stage in pattern.stages:
         if isinstance(stage, Let) and stage.name in used:
-            yield from _parts(stage.body)
-
-
-def _parts(expr: Expr) -> Iterator[Expr]:
-    yield expr
-    for child in children(expr):
-        yield from _parts(child)
+            yield from parts_of(stage.body)
 
 
 def _is_large(expr: Expr, facts: Facts) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from attnlang.ir.memo import Memo
 from attnlang.ir.pattern import (
     DV,
     Attention,
@@ -36,6 +37,19 @@ _AxisChange = Callable[[Axis], Axis]
 
 def static_parameters(pattern: Pattern) -> tuple[str, ...]:
     """Parameters that shape the code: bools, and those in the length of a summed axis of a score or value."""
+    return _shaping.get(pattern, None, lambda: _find_static(pattern))
+
+
+def reads_lse(pattern: Pattern) -> bool:
+    """Whether the output is made of an attention's lse, so that its kernel must store it."""
+    return _lse.get(pattern, None, lambda: any(name.endswith(".lse") for name in reads(pattern.output)))
+
+
+_shaping: Memo[None, tuple[str, ...]] = Memo(1024)
+_lse: Memo[None, bool] = Memo(1024)
+
+
+def _find_static(pattern: Pattern) -> tuple[str, ...]:
     shaping: set[str] = {parameter.name for parameter in pattern.parameters if parameter.dtype == "bool"}
     names = {parameter.name for parameter in pattern.parameters}
     for stage in pattern.stages:

@@ -32,7 +32,7 @@ def choose_tile(
     rows = min(base.rows, rows_limit)
     columns = max(16, base.columns >> min(pair_loads, 2))
     tile = Tile(rows, columns, base.warps if rows == base.rows else min(base.warps, 4), base.stages)
-    reason = "fits shared memory and registers without spilling"
+    reason = "from the table of what fits; compile() reports registers and spills"
     if pair_loads:
         reason += f"; fewer keys, for the {pair_loads} value(s) that every pair loads"
     if rows < base.rows:
