@@ -65,11 +65,17 @@ class KernelSource:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel of a program: the attention it computes, and the queries of one of its programs."""
+    """One kernel of a program: the attention it computes, the queries and keys of its tiles, how it finds its tiles
+    ("ranges", "lists", "ordered"), whether ranges say exactly what its predicate says, and what puts the shares of
+    split keys together (None: keys are not split)."""
 
     attention: str
     rows: int
+    columns: int
     source: KernelSource
+    walk: str = "ranges"
+    exact: bool = True
+    combine: KernelSource | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,16 @@ class Program:
         return Program(
             tuple(data["tables"]),
             tuple(
-                Launch(item["attention"], item["rows"], _source(item["source"])) for item in data["launches"]
+                Launch(
+                    item["attention"],
+                    item["rows"],
+                    item["columns"],
+                    _source(item["source"]),
+                    item["walk"],
+                    item["exact"],
+                    None if item["combine"] is None else _source(item["combine"]),
+                )
+                for item in data["launches"]
             ),
             data["combined"],
             data["reason"],

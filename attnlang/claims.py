@@ -1,10 +1,10 @@
-"""Claims about a pattern, tried at many small calls: refuted by a counterexample, or held so far as was searched.
+"""Claims about a pattern: proved for every call, refuted by a counterexample, or searched as far as is said.
 
     for verdict in attnlang.load("window.attn").check():
         print(verdict)
 
-Nothing is proved here: `held` says at how many calls, and up to which sizes, no counterexample was found. The search
-is the same every time.
+A claim is proved where an argument is found for all sizes, offsets, parameters and tensors. Else many small calls are
+tried: `searched` says at how many, and up to which sizes, no counterexample was found. Both are the same every time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from attnlang.ir.text import claim_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-Outcome = OneOf["held", "refuted", "undecided"]
+Outcome = OneOf["proved", "refuted", "searched", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the search says of a claim of `pattern`. `cases`: calls tried; `reason`: up to where, or why nothing is
-    decided."""
+    """What is known of a claim of `pattern`. `cases`: calls tried, 0 for a proof; `reason`: the argument of the proof,
+    how far was searched, or why nothing is decided."""
 
     pattern: str
     claim: Claim
@@ -115,7 +115,30 @@ def decided(
 
 
 def check_claim(interface: Interface, claim: Claim, others: Mapping[str, Pattern]) -> Verdict:
-    """The verdict on one claim. Raises ClaimNotMeant."""
+    """The verdict on one claim: a short proof, else a search, else a long proof; a density at a given size is counted
+    first. Raises ClaimNotMeant."""
+    from attnlang.claims_interfaces import check_interfaces
+    from attnlang.claims_proof import proof
+    from attnlang.claims_seen import at_size
+
+    other = Interface(others[claim.other]) if claim.kind == "equal" else None
+    if other is not None:
+        check_interfaces(interface, claim, other)
+    argument = (
+        None if claim.kind == "density" and at_size(claim) else proof(interface, claim, other, quick=True)
+    )
+    if argument is None:
+        found = search_claim(interface, claim, other)
+        if found.outcome in ("proved", "refuted"):
+            return found
+        argument = proof(interface, claim, other, quick=False)
+        if argument is None:
+            return found
+    return Verdict(interface.pattern.name, claim, "proved", 0, argument)
+
+
+def search_claim(interface: Interface, claim: Claim, other: Interface | None) -> Verdict:
+    """What the calls that are tried say of a claim. Raises ClaimNotMeant."""
     match claim.kind:
         case "causal":
             from attnlang.claims_causal import causal
@@ -136,7 +159,8 @@ def check_claim(interface: Interface, claim: Claim, others: Mapping[str, Pattern
         case "equal":
             from attnlang.claims_equal import equal
 
-            return equal(interface, claim, Interface(others[claim.other]))
+            assert other is not None
+            return equal(interface, claim, other)
         case _:
             assert_never(claim.kind)
 

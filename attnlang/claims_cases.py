@@ -175,8 +175,8 @@ class Search:
 
     def _lengths(self, draws: list[dict[str, Number]]) -> Iterator[tuple[int, int, int]]:
         """Keys, queries, and how many calls are wanted."""
-        given = self._given("NQ", draws)
         for keys in self._keys(draws) if "NK" not in self.fixed else self._given("NK", draws):
+            given = self._given("NQ", [{**draw, "NK": keys} for draw in draws])
             chosen = list(range(1, keys + 1)) if keys <= EVERY else sorted({1, keys // 2, keys})
             if not self.inside and keys <= EVERY:
                 chosen.append(keys + 1)

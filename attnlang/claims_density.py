@@ -19,8 +19,9 @@ from attnlang.call_numbers import NotKnown, Number, number
 from attnlang.claims import Counterexample, Outcome, Verdict, not_meant
 from attnlang.claims_cases import Case, Search, holds, shown
 from attnlang.claims_inputs import Kind, draw, fits, one_entry, small_values
+from attnlang.claims_seen import at_size, key_visibility, sources_of
 from attnlang.claims_verdicts import counterexample, searched
-from attnlang.claims_visible import COMPARED, bound_of, count_of, counting, key_visibility, sources_of
+from attnlang.claims_visible import COMPARED, bound_of, count_of, counting
 from attnlang.errors import Diagnostic
 from attnlang.ir.bounds import Facts
 from attnlang.ir.pattern import (
@@ -52,7 +53,7 @@ HEADS = (1, 2, 4, 8)
 def density(interface: Interface, claim: Claim) -> Verdict:
     """The verdict on `assert density <= x`. Raises ClaimNotMeant where it has no keys or a parameter has no value."""
     count = _Count(interface, claim, *key_visibility(interface, claim))
-    if {"NQ", "NK"} & {name for name, _ in claim.where}:
+    if at_size(claim):
         return count.at_size()
     return searched(interface, claim, Search(interface, dict(claim.where), inside=False), count.attempt)
 
@@ -129,7 +130,8 @@ class _Count:
                 )
             how = "for random inputs" if self._depends() else "counted pair by pair"
             told.append(f"it holds at {case}, {how}")
-        return self._verdict("held", len(told), "; ".join(told))
+        exact = not self._depends() and _head_sizes(self.seen) <= {name for name, _ in self.claim.where}
+        return self._verdict("proved" if exact else "searched", len(told), "; ".join(told))
 
     def _verdict(
         self, outcome: Outcome, cases: int, reason: str, found: Counterexample | None = None
@@ -209,6 +211,17 @@ class _Count:
         over, query = inside.get(over.name, over), inside.get(query.name, query)
         exact = {name: (float(value), float(value)) for name, value in values.items()}
         return count_pairs(seen, query, over, case.symbols(), Facts(exact))
+
+
+def _head_sizes(expr: Expr) -> set[str]:
+    """The numbers of heads that a condition depends on."""
+    match expr:
+        case Index(axis):
+            return {"head": {"H"}, "kv_head": {"H", "HK"}}.get(axis.role, set())
+        case Symbol(name, _):
+            return {name} & {"H", "HK"}
+        case _:
+            return set[str]().union(*map(_head_sizes, children(expr)))
 
 
 def _names_heads(expr: Expr) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor, float64
 
 from attnlang.call_interface import Interface
 from attnlang.call_numbers import Number
-from attnlang.claims import Counterexample, Verdict, not_meant
+from attnlang.claims import Counterexample, Verdict
 from attnlang.claims_cases import Case, Search
 from attnlang.claims_inputs import Kind, call_inputs, differ, draw, first_place, fits, one_entry
 from attnlang.claims_verdicts import counterexample, searched
@@ -17,34 +17,9 @@ KINDS: tuple[Kind, ...] = ("usual", "ties", "sharp", "usual")
 
 
 def equal(interface: Interface, claim: Claim, other: Interface) -> Verdict:
-    """The verdict on `assert equal(other)`, at the calls that both accept. Raises ClaimNotMeant."""
-    _check_interfaces(interface, claim, other)
+    """The verdict on `assert equal(other)`, at the calls that both accept."""
     search = Search(interface, dict(claim.where), inside=False)
     return searched(interface, claim, search, lambda case: _attempt(interface, other, case))
-
-
-def _check_interfaces(interface: Interface, claim: Claim, other: Interface) -> None:
-    """Raises ClaimNotMeant unless the two can be called alike."""
-    for one, two in ((interface, other), (other, interface)):
-        first, second = one.pattern.name, two.pattern.name
-        for name, tensor in one.tensors.items():
-            if name not in two.tensors and name in one.read:
-                raise not_meant(interface, claim, f"'{first}' has a tensor '{name}', and '{second}' has none")
-            if name in two.tensors:
-                kinds = [
-                    f"[{', '.join(axis.written for axis in found.axes)}]: {found.dtype}"
-                    for found in (tensor, two.tensors[name])
-                ]
-                if kinds[0] != kinds[1]:
-                    reason = f"the tensor '{name}' is {kinds[0]} in '{first}' and {kinds[1]} in '{second}'"
-                    raise not_meant(interface, claim, reason)
-        for name, parameter in one.parameters.items():
-            if name not in two.parameters and parameter.default is None:
-                reason = f"'{first}' has a parameter '{name}' without a default, and '{second}' has none"
-                raise not_meant(interface, claim, reason)
-            if name in two.parameters and parameter.dtype != two.parameters[name].dtype:
-                reason = f"the parameter '{name}' is {parameter.dtype} in '{first}' and not in '{second}'"
-                raise not_meant(interface, claim, reason)
 
 
 def _attempt(interface: Interface, other: Interface, case: Case) -> Counterexample | bool:

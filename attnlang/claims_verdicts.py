@@ -39,7 +39,7 @@ def searched(
             tried.append(case)
     if not tried:
         return Verdict(name, claim, "undecided", 0, "no small call meets the requirements of the pattern")
-    return Verdict(name, claim, "held", len(tried), _reach(tried))
+    return Verdict(name, claim, "searched", len(tried), _reach(tried))
 
 
 def _reach(tried: Sequence[Case]) -> str:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from attnlang.call_interface import Interface
 from attnlang.call_numbers import NotKnown, Number, number
-from attnlang.claims import Counterexample, Verdict, not_meant
+from attnlang.claims import Counterexample, Verdict
 from attnlang.claims_cases import Case, Search, shown
 from attnlang.claims_inputs import Kind, call_inputs, draw, first_place, fits, one_entry, small_values
+from attnlang.claims_seen import key_visibility, sources_of, visibilities
 from attnlang.claims_verdicts import counterexample, searched
 from attnlang.ir.interpret import evaluate
-from attnlang.ir.pattern import Apply, Attention, Axis, Claim, Expr, Merge, Pattern, Read, Reduce, children
-from attnlang.ir.walk import stage_expressions
+from attnlang.ir.pattern import Apply, Axis, Claim, Expr, Pattern, Reduce
 
 KINDS: tuple[Kind, ...] = ("usual", "ties", "sharp", "usual")
 SEEDS = 3
@@ -104,32 +104,6 @@ def _attempt(
 # ------------------------------------------------------------------------------------------------- counting
 
 
-def visibilities(interface: Interface, claim: Claim) -> list[tuple[Axis, Expr]]:
-    """What makes up the result: conditions over rows (b, h, q) and one axis each, those over the keys as one; where an
-    attention has more rows (a cluster, a level), what any of them sees.
-
-    Raises ClaimNotMeant where no attention of queries enters the output.
-    """
-    pattern = interface.pattern
-    found: dict[Axis, list[Expr]] = {}
-    for stage in _result_attentions(pattern):
-        if pattern.axes[2] in stage.rows:
-            seen: Expr = Apply("and", (stage.mask, stage.sparsity))
-            more = tuple(axis for axis in stage.rows if axis not in pattern.axes[:3])
-            found.setdefault(stage.over, []).append(Reduce("any", more, seen) if more else seen)
-    if not found:
-        raise not_meant(interface, claim, "no attention of queries enters its output")
-    return [(axis, reduce(lambda a, b: Apply("or", (a, b)), seen)) for axis, seen in found.items()]
-
-
-def key_visibility(interface: Interface, claim: Claim) -> tuple[Axis, Expr]:
-    """Which keys are visible to which rows (b, h, q). Raises ClaimNotMeant where no attention goes over the keys."""
-    for over, seen in visibilities(interface, claim):
-        if over.role == "key":
-            return over, seen
-    raise not_meant(interface, claim, "no attention over the keys enters its output")
-
-
 def counting(pattern: Pattern, over: Axis, seen: Expr) -> Pattern:
     """The pattern whose output, in every feature, is the number of entries that a row sees."""
     return replace(pattern, output=Reduce("sum", (over,), Apply("float", (seen,))), result="")
@@ -143,50 +117,3 @@ def count_of(
     if inputs is None:
         return None
     return [evaluate(pattern, inputs, dtype=torch.float64).out[..., 0] for pattern in patterns]
-
-
-def _result_attentions(pattern: Pattern) -> list[Attention]:
-    """The attentions whose results the output reads, through merges and tables too."""
-    stages = {stage.name: stage for stage in pattern.stages}
-    found: list[Attention] = []
-    queue = _sources(pattern.output)
-    seen: set[str] = set()
-    while queue:
-        name = queue.pop(0)
-        if name in seen or name not in stages:
-            continue
-        seen.add(name)
-        match stages[name]:
-            case Attention() as stage:
-                found.append(stage)
-            case Merge(_, parts):
-                queue += list(parts)
-            case _:
-                pass
-    return found
-
-
-def sources_of(pattern: Pattern) -> frozenset[str]:
-    """All that the output depends on: stages, tensors, Q, K and V."""
-    stages = {stage.name: stage for stage in pattern.stages}
-    found: set[str] = set()
-    queue = _sources(pattern.output)
-    while queue:
-        name = queue.pop()
-        if name in found:
-            continue
-        found.add(name)
-        match stages.get(name):
-            case None:
-                pass
-            case Merge(_, parts):
-                queue += list(parts)
-            case stage:
-                queue += [source for expr in stage_expressions(stage) for source in _sources(expr)]
-    return frozenset(found)
-
-
-def _sources(expr: Expr) -> list[str]:
-    """The stages an expression reads, without what they are read by."""
-    own = [expr.source.partition(".")[0]] if isinstance(expr, Read) else []
-    return own + [name for child in children(expr) for name in _sources(child)]

@@ -30,6 +30,7 @@ examples:
   attnlang show longcat.attn -n 256 -o mask.png               who sees whom
   attnlang explain longcat.attn -n 65536 -p window=1024       how it would run, and why
   attnlang run longcat.attn -n 1024                           run, compared with its definition, timed
+  attnlang bench longcat.attn -n 4096 --against sdpa,flex     timed beside PyTorch's attentions
   attnlang compile longcat.attn -o build --target cuda:90     kernels ahead of time, no GPU needed
 """
 
@@ -65,6 +66,7 @@ COMMANDS = (
     Command("check", "parse files and check names, types and axes: all mistakes at once"),
     Command("explain", "the plan: tiles, cost, algorithm, and the reason for each"),
     Command("run", "run on random inputs, compare with the definition, time it"),
+    Command("bench", "time it beside PyTorch's attentions, all in turn, and compare their errors"),
     Command("show", "draw the mask and its tiles, a panel for each head"),
     Command("fmt", "write files in the canonical form, comments kept"),
     Command("cache", "what was compiled before: list it, clear it, say where it lies"),

@@ -1,4 +1,4 @@
-"""`attnlang check`: files parsed, names, types and axes checked, claims tried, every mistake of every file told."""
+"""`attnlang check`: files parsed, names, types and axes checked, claims proved or tried, every mistake told."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ def run(files: Sequence[str], quiet: bool, as_json: bool) -> int:
     for result in results:
         for mistake in result.mistakes:
             complain(mistake.report())
-        if not (as_json or quiet or result.mistakes):
-            say(_summary(result))
+        lines = [] if as_json or quiet else _lines(result)
+        if lines:
+            say("\n".join(lines))
     wrong = sum(bool(result.mistakes) for result in results)
     mistakes = sum(len(result.mistakes) for result in results)
     if as_json:
@@ -123,10 +124,13 @@ def _identity(mistake: Diagnostic) -> tuple[Any, ...]:
     return (*place, mistake.code, mistake.text)
 
 
-def _summary(result: Checked) -> str:
-    """`file.attn: ok: name, name`, and a line on each claim: how far it was searched."""
+def _lines(result: Checked) -> list[str]:
+    """`file.attn: ok: name, name` where there is no mistake, and a line on each claim that is not refuted: why it
+    holds, or how far it was searched."""
     names = ", ".join(pattern.name for pattern in result.patterns)
-    lines = [f"{result.file}: ok: {names}" if names else f"{result.file}: ok, definitions only"]
-    for verdict in result.verdicts:
-        lines.append(f"  {verdict.claim.span.location()}: {verdict.pattern}: {verdict}")
-    return "\n".join(lines)
+    head = f"{result.file}: ok: {names}" if names else f"{result.file}: ok, definitions only"
+    return ([] if result.mistakes else [head]) + [
+        f"  {verdict.claim.span.location()}: {verdict.pattern}: {verdict}"
+        for verdict in result.verdicts
+        if verdict.counterexample is None
+    ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attnlang.ir.plan import Report
-
-PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+from attnlang.ir.report_text import engineering
 
 
 def comparison(left: Report, right: Report) -> str:
@@ -52,24 +52,40 @@ def _rows(left: Report, right: Report) -> list[tuple[str, str, str, str]]:
     given = [" ".join(f"{name}={value}" for name, value in each.parameters.items()) or "-" for each in both]
     rows.append(("parameters", *_two(given), ""))
     rows.append(("runs as", *_two([each.algorithm for each in both]), ""))
-    for word, kinds in (("visited", ("full", "partial")), ("full", ("full",)), ("partial", ("partial",))):
+    for word, kinds in (
+        ("visited", ("full", "partial")),
+        ("full", ("full",)),
+        ("partial", ("partial",)),
+        ("empty", ("empty",)),
+    ):
         counts = [_tiles(each, kinds) for each in both]
         shown = ["-" if count is None else f"{count:,}" for count in counts]
         rows.append((f"tiles {word}", *_two(shown), _ratio(counts)))
     pairs = [_pairs(each) for each in both]
     shown = ["-" if count is None else f"{count:,}" for count in pairs]
     rows.append(("pairs in them", *_two(shown), _ratio(pairs)))
-    density = [each.density for each in both]
-    shown = ["not known" if each is None else f"{each:.4%}" for each in density]
-    rows.append(("density", *_two(shown), _ratio(density)))
+    shown = [_density(each) for each in both]
+    rows.append(("density", *_two(shown), _ratio([each.density for each in both])))
     for name, unit, numbers in (
         ("operations", "FLOP", [each.flops for each in both]),
         ("memory", "B", [each.bytes for each in both]),
+        ("index lists", "B", [each.index_bytes for each in both]),
+        ("intensity", "FLOP/B", [each.intensity for each in both]),
+        ("computing", "s", [each.compute_seconds for each in both]),
+        ("moving", "s", [each.memory_seconds for each in both]),
         ("at least", "s", [each.seconds for each in both]),
     ):
-        shown = ["not known" if number is None else f"{_short(number)}{unit}" for number in numbers]
+        shown = ["not known" if number is None else f"{engineering(number)}{unit}" for number in numbers]
         rows.append((name, *_two(shown), _ratio(numbers)))
     return rows
+
+
+def _density(report: Report) -> str:
+    """Exact, or between two bounds."""
+    if report.density is not None:
+        return f"{report.density:.4%}"
+    low, high = report.density_bounds
+    return f"{low:.2%} to {high:.2%}"
 
 
 def _two(texts: list[str]) -> tuple[str, str]:
@@ -78,11 +94,8 @@ def _two(texts: list[str]) -> tuple[str, str]:
 
 def _tiles(report: Report, kinds: tuple[str, ...]) -> int | None:
     """Tiles over all branches; None for a plan without any."""
-    counts = {"full": 0, "partial": 0}
-    for count in report.tiles:
-        counts["full"] += count.full
-        counts["partial"] += count.partial
-    return sum(counts[kind] for kind in kinds) if report.tiles else None
+    counts = [getattr(count, kind) for count in report.tiles for kind in kinds]
+    return sum(counts) if report.tiles else None
 
 
 def _pairs(report: Report) -> int | None:
@@ -90,14 +103,6 @@ def _pairs(report: Report) -> int | None:
     return sum(each.visited * each.rows * each.columns for each in report.tiles) if report.tiles else None
 
 
-def _ratio(numbers: list[int] | list[int | None] | list[float | None]) -> str:
+def _ratio(numbers: Sequence[float | None]) -> str:
     left, right = numbers
     return f"× {right / left:.3g}" if left and right is not None else ""
-
-
-def _short(value: float) -> str:
-    """A number with three digits and the prefix of its unit."""
-    for size, prefix in PREFIXES:
-        if abs(value) >= size:
-            return f"{value / size:.3g} {prefix}"
-    return f"{value / 1e-9:.3g} n"

@@ -15,7 +15,7 @@ from attnlang.call_interface import check_reserved, check_text
 from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
 from attnlang.errors import Diagnostic, Diagnostics, NoSuchPattern, nearest
-from attnlang.errors_driver import LibraryMissing, SizeTooLarge, TargetWithoutKernels, WrongDeviceForTarget
+from attnlang.errors_driver import LibraryMissing, SizeTooLarge, WrongDeviceForTarget
 from attnlang.ir import pattern as ir
 from attnlang.settings import options
 from attnlang.source import Source
@@ -25,6 +25,7 @@ from attnlang.watch import dump
 if TYPE_CHECKING:
     import torch
 
+    from attnlang.execute_again import Again
     from attnlang.execute_ahead import Compiled
     from attnlang.ir.interpret import Inputs, Result
     from attnlang.ir.kernel import Type
@@ -218,10 +219,9 @@ def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str
     if kind == "eager":
         return eager(pattern, call, want)
     check_device(chosen, call.device)
-    if kind == "cpu":
-        raise TargetWithoutKernels(target=chosen)
     from attnlang.execute import execute
     from attnlang.execute_programs import NoKernel
+    from attnlang.runtime.cpp_errors import CompilerMissing
 
     try:
         return execute(pattern, inputs_of(call), chosen, want)
@@ -229,7 +229,25 @@ def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str
         if target is not None:
             raise
         warn_dense(pattern.name, chosen, missing.fields["reason"])
-        return eager(pattern, call, want)
+    except CompilerMissing as missing:
+        if target is not None:
+            raise
+        warn_dense("everything", chosen, f"{missing.fields['problem']}; {missing.fields['install']}")
+    return eager(pattern, call, want)
+
+
+def again(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str]) -> Again | None:
+    """A call that just ran, ready to run again with other tensors; None where it did not run as one native kernel."""
+    from attnlang.errors import AttnlangError
+    from attnlang.execute_again import again as made_ready
+
+    chosen = target or options().target or device_target(call.device)
+    if target_of(chosen).kind != "cpu":
+        return None
+    try:
+        return made_ready(pattern, inputs_of(call), chosen, want)
+    except AttnlangError:  # it ran some other way, which has been said
+        return None
 
 
 @cache
@@ -301,9 +319,9 @@ def inputs_of(binding: Binding) -> Inputs:
 
 
 def device_target(device: torch.device) -> str:
-    """The target of a device: the architecture of a GPU, `eager` everywhere else."""
+    """The target of a device: the architecture of a GPU, `cpu` for the CPU, `eager` everywhere else."""
     if device.type != "cuda":
-        return "eager"
+        return "cpu" if device.type == "cpu" else "eager"
     import torch
 
     if torch.version.hip is not None:

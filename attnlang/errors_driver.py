@@ -136,12 +136,6 @@ class WrongDeviceForTarget(Diagnostic):
     hint = "{advice}"
 
 
-class TargetWithoutKernels(Diagnostic):
-    code = "E504"
-    message = "there are no kernels for target '{target}' yet"
-    hint = 'target="eager" computes the same with PyTorch, on any device'
-
-
 class LibraryMissing(Diagnostic):
     code = "E506"
     message = "the Python package '{library}' is not installed"

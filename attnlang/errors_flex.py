@@ -26,7 +26,10 @@ class CannotBranch(Diagnostic):
 
     code = "E282"
     message = "this has no value yet: the function is traced once, for every b, h, q_idx and kv_idx at the same time"
-    hint = "write torch.where(c, x, y) for 'if', & | ~ for 'and or not', (a <= x) & (x < b) for a chain"
+    hint = (
+        "write torch.where(c, x, y) for 'if', & | ~ for 'and or not', (a <= x) & (x < b) for a chain, "
+        "torch.maximum(x, y) for 'max'"
+    )
 
 
 class CannotTraceFunction(Diagnostic):

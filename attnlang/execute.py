@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from attnlang.artifact import Launch, Program
-from attnlang.execute_programs import NoKernel, program_for
+from attnlang.artifact import Program
+from attnlang.execute_launch import attend, shares
+from attnlang.execute_programs import NoKernel, native_level, program_for
+from attnlang.execute_tilings import Walk, walks_of
 from attnlang.ir.kernel import Type, spelled
 from attnlang.ir.pattern import Attention, Pattern, TensorAxis
 from attnlang.ir.pattern import Tensor as Declared
 from attnlang.ir.plan import Specialization
-from attnlang.watch import debug
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from attnlang.ir.interpret import Inputs, Result
 
 MOST_ELEMENTS = 2**31
+DECODED = 16  # so few queries share their keys out among programs
 LARGEST = 2**30  # a kernel adds a few positions and lengths of 32 bits
 _TYPES: dict[str, Type] = {
     "float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64", "int64": "i64", "int32": "i32",
@@ -28,19 +31,52 @@ _TYPES: dict[str, Type] = {
 
 
 def execute(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Result:
-    """Runs a pattern by its kernels: out [B, H, NQ, DV], and lse [B, H, NQ] float32 where wanted.
+    """Runs a pattern by its kernels: out [B, H, NQ, DV], and lse [B, H, NQ] where wanted, float32 (float64 for
+    float64).
 
     Raises NoKernel where it has none on the target, or where the weights themselves are wanted.
     """
+    return _differentiable(pattern, inputs, prepared_call(pattern, inputs, target, want), want)
+
+
+def prepared_call(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Prepared:
+    """The kernels of a call, and what they read besides its tensors and numbers. Raises NoKernel."""
     from attnlang.passes.tiles import rows_class
 
+    if target == "cpu":
+        target = f"cpu:{native_level()}"
     if "weights" in want:
         raise NoKernel(None, pattern=pattern.name, target=target, reason="kernels do not keep the weights")
     specialization = specialization_of(pattern, inputs, target, want)
     program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"]))
     if not program.launches:
         raise NoKernel(None, pattern=pattern.name, target=target, reason=program.reason)
-    return _differentiable(pattern, inputs, program, specialization, want)
+    return _with_lists(pattern, inputs, program, specialization)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call's kernels and what they read besides its tensors and numbers."""
+
+    specialization: Specialization
+    program: Program
+    walks: tuple[Walk, ...]
+
+
+def _with_lists(
+    pattern: Pattern, inputs: Inputs, program: Program, specialization: Specialization
+) -> Prepared:
+    """A program by ranges becomes one that reads lists of tiles, where these save work at this call."""
+    from attnlang.passes.tiles import rows_class
+
+    if all(launch.exact for launch in program.launches):
+        return Prepared(specialization, program, ())
+    walks = walks_of(pattern, inputs, program, specialization)
+    if any(walk.tiling for walk in walks):
+        kinds = tuple(walk.tiling.walk if walk.tiling else "ranges" for walk in walks)
+        specialization = replace(specialization, walks=kinds)
+        program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"]))
+    return Prepared(specialization, program, walks)
 
 
 def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Specialization:
@@ -51,19 +87,26 @@ def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: froze
     tensors = inputs.everything()
     q = tensors["Q"]
     dtype = _type_of(q)
-    types = tuple((name, _type_of(t)) for name, t in tensors.items() if _type_of(t) != dtype)
+    stored = {name: _type_of(t, double=dtype == "fp64") for name, t in tensors.items()}
+    types = tuple((name, kind) for name, kind in stored.items() if kind != dtype)
     statics = tuple((name, inputs.scalars[name]) for name in static_parameters(pattern))
     strided = tuple(name for name, t in tensors.items() if t.dim() and t.shape[-1] > 1 and t.stride(-1) != 1)
     wide = any(_extent(t) >= MOST_ELEMENTS for t in tensors.values())
     wide = wide or inputs.sizes["NQ"] * inputs.sizes["DV"] >= MOST_ELEMENTS
     lse = "lse" in want or reads_lse(pattern)
+    programs = inputs.sizes["B"] * inputs.sizes["H"]
+    split = inputs.sizes["NQ"] <= DECODED and shares(target, q, programs, inputs.sizes["NK"]) > 1
     return Specialization(
         target, dtype, inputs.sizes["D"], inputs.sizes["DV"], statics, types, strided,
         lse, wide, inputs.scalars["q_offset"] >= 0, needs_long(pattern, {**inputs.sizes, **inputs.scalars}),
+        split=split,
     )  # fmt: skip
 
 
-def _type_of(tensor: Tensor) -> Any:
+def _type_of(tensor: Tensor, double: bool = False) -> Any:
+    """The type in which a kernel loads a tensor; `double`: it computes in float64, and so are all its floats."""
+    if double and tensor.dtype.is_floating_point:
+        return "fp64"
     name = str(tensor.dtype).removeprefix("torch.")
     return _TYPES.get(name, "i32" if not tensor.dtype.is_floating_point else name)
 
@@ -73,9 +116,7 @@ def _extent(tensor: Tensor) -> int:
     return sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def _differentiable(
-    pattern: Pattern, inputs: Inputs, program: Program, specialization: Specialization, want: frozenset[str]
-) -> Result:
+def _differentiable(pattern: Pattern, inputs: Inputs, prepared: Prepared, want: frozenset[str]) -> Result:
     import torch
 
     from attnlang.ir.interpret import Result, evaluate
@@ -84,10 +125,10 @@ def _differentiable(
     tensors = inputs.everything()
     names = list(tensors)
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors.values())):
-        return _run(pattern, inputs, program, specialization, want)
+        return _run(pattern, inputs, prepared, want)
 
     def kernel(given: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return _parts(_run(pattern, _with(inputs, names, given), program, specialization, want))
+        return _parts(_run(pattern, _with(inputs, names, given), prepared, want))
 
     def dense(given: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return _parts(evaluate(pattern, _with(inputs, names, given), dtype=given[0].dtype, want=want))
@@ -106,32 +147,29 @@ def _with(inputs: Inputs, names: Sequence[str], given: Sequence[Tensor]) -> Inpu
     return replace(inputs, q=tensors["Q"], k=tensors["K"], v=tensors["V"], tensors=rest)
 
 
-def _run(
-    pattern: Pattern, inputs: Inputs, program: Program, specialization: Specialization, want: frozenset[str]
-) -> Result:
+def _run(pattern: Pattern, inputs: Inputs, prepared: Prepared, want: frozenset[str]) -> Result:
     import torch
 
     from attnlang.ir.interpret import Result
 
-    values = {spelled(name): _storable(tensor) for name, tensor in inputs.everything().items()}
+    program, specialization = prepared.program, prepared.specialization
+    double = specialization.dtype == "fp64"
+    real = torch.float64 if double else torch.float32
+    values = {spelled(name): _storable(tensor, double) for name, tensor in inputs.everything().items()}
     for name in program.tables:
-        values[spelled(name)] = _table(pattern, name, inputs, specialization.long)
-    sizes = inputs.sizes
-    q = values["Q"]
-    shape = (sizes["B"], sizes["H"], sizes["NQ"])
+        values[spelled(name)] = _table(pattern, name, inputs, real, specialization.long)
     results: dict[str, Tensor] = {}
     symbols = {spelled(name): number for name, number in {**inputs.sizes, **inputs.scalars}.items()}
     for name, value in _too_large(program, symbols):
         reason = f"{name} = {value} is beyond 2**30, as far as kernels count"
         raise NoKernel(None, pattern=pattern.name, target=specialization.target, reason=reason)
-    for launch in program.launches:
-        out = torch.empty((*shape, sizes["DV"]), dtype=q.dtype, device=q.device)
-        lse = torch.empty(shape if specialization.lse else (1, 1, 1), dtype=torch.float32, device=q.device)
-        _launch(launch, {**values, "out": out, "lse": lse}, symbols, specialization)
+    for place, launch in enumerate(program.launches):
+        walk = prepared.walks[place] if prepared.walks else None
+        out, lse = attend(launch, walk, values, symbols, specialization)
         results |= {launch.attention: out, f"{launch.attention}.lse": lse}
     out = _combine(pattern, inputs, results) if program.combined else results[program.launches[0].attention]
     lse = results[f"{pattern.result}.lse"] if "lse" in want else None
-    return Result(out.to(q.dtype), lse)
+    return Result(out.to(values["Q"].dtype), lse)
 
 
 def _too_large(program: Program, symbols: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -140,16 +178,18 @@ def _too_large(program: Program, symbols: Mapping[str, Any]) -> list[tuple[str, 
     return [(name, symbols[name]) for name in sorted(taken & symbols.keys()) if abs(symbols[name]) >= LARGEST]
 
 
-def _storable(tensor: Tensor) -> Tensor:
+def _storable(tensor: Tensor, double: bool) -> Tensor:
     """The tensor in a type that kernels load: other integers become int32, a pending sign (`.imag`) is written out."""
     import torch
 
     tensor = tensor.resolve_neg()
+    if double and tensor.dtype.is_floating_point:
+        return tensor.detach().double()
     known = tensor.dtype.is_floating_point or tensor.dtype in (torch.bool, torch.int32, torch.int64)
     return tensor.detach() if known else tensor.to(torch.int32)
 
 
-def _table(pattern: Pattern, name: str, inputs: Inputs, long: bool) -> Tensor:
+def _table(pattern: Pattern, name: str, inputs: Inputs, real: torch.dtype, long: bool) -> Tensor:
     import torch
 
     from attnlang.ir.interpret import table
@@ -158,27 +198,7 @@ def _table(pattern: Pattern, name: str, inputs: Inputs, long: bool) -> Tensor:
     if value.dtype == torch.bool:
         return value
     whole = torch.int64 if long else torch.int32
-    return value.to(torch.float32 if value.is_floating_point() else whole)
-
-
-def _launch(
-    launch: Launch, tensors: Mapping[str, Tensor], symbols: Mapping[str, Any], specialization: Specialization
-) -> None:
-    from attnlang.runtime.triton_launch import launch as run_kernel
-
-    arguments: dict[str, Any] = {}
-    for argument in launch.source.arguments:
-        tensor, _, axis = argument.name.rpartition("_stride_")
-        if argument.kind == "pointer":
-            arguments[argument.name] = tensors[argument.name]
-        elif tensor in tensors:
-            arguments[argument.name] = tensors[tensor].stride(int(axis))
-        else:
-            arguments[argument.name] = symbols[argument.name]
-    tiles = -(-symbols["NQ"] // launch.rows)
-    grid = (tiles * symbols["B"] * symbols["H"], 1, 1)
-    debug("launch", f"{launch.source.name}: {grid[0]} programs")
-    run_kernel(launch.source, grid, arguments, interpret=specialization.target == "interpret")
+    return value.to(real if value.is_floating_point() else whole)
 
 
 def _combine(pattern: Pattern, inputs: Inputs, results: Mapping[str, Tensor]) -> Tensor:

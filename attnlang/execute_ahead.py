@@ -85,7 +85,7 @@ def compile_ahead(
     plan = plan_for(pattern, specialization, 128)
     if not plan.branches:
         raise NoKernel(None, pattern=pattern.name, target=target, reason=plan.decisions[0].reason)
-    sources = [source for _, source in printed(plan)]
+    sources = [source for _, source, _ in printed(plan)]
     kernels = tuple(_compiled(pattern.name, source, target) for source in sources)
     for kernel in kernels:
         dump(pattern.name, f"7-{kernel.name}.{'ptx' if target.startswith('cuda') else 'amdgcn'}", kernel.ptx)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from attnlang.artifact import KernelSource, Launch, Program
 from attnlang.errors import Diagnostic
+from attnlang.ir.kernel import Kernel
 from attnlang.ir.memo import Memo
 from attnlang.ir.pattern import Pattern
 from attnlang.ir.plan import BranchPlan, Plan, Specialization
@@ -65,8 +66,12 @@ def _cached_program(pattern: Pattern, specialization: Specialization, rows_limit
 def _build(pattern: Pattern, specialization: Specialization, rows_limit: int) -> Program:
     plan = plan_for(pattern, specialization, rows_limit)
     launches = tuple(
-        Launch(branch.attention.name, branch.tile.rows, source) for branch, source in printed(plan)
-    )
+        Launch(
+            branch.attention.name, branch.tile.rows, branch.tile.columns, source, branch.walk,
+            all(band.exact for band in branch.bands), combine,
+        )
+        for branch, source, combine in printed(plan)
+    )  # fmt: skip
     reason = plan.decisions[0].reason if not plan.branches else ""
     return Program(tuple(table.name for table in plan.tables), launches, plan.combine is not None, reason)
 
@@ -99,22 +104,32 @@ def _quoted(span: Span) -> list[str]:
     return [line.rstrip() for line in (span.text + "\n" + "\n".join(rows)).strip().splitlines()]
 
 
-def printed(plan: Plan) -> list[tuple[BranchPlan, KernelSource]]:
-    """The source of each kernel of a plan."""
-    from attnlang.codegen.triton_kernel import print_triton
-    from attnlang.ir.kernel_text import kernel_text
-
+def printed(plan: Plan) -> list[tuple[BranchPlan, KernelSource, KernelSource | None]]:
+    """The source of each attention's kernel, and of the one that combines its shares."""
     decided = "".join(f"{decision}\n" for decision in plan.decisions)
     debug("plan", decided)
     dump(plan.pattern.name, "4-plan.txt", decided)
-    found: list[tuple[BranchPlan, KernelSource]] = []
+    found: list[tuple[BranchPlan, KernelSource, KernelSource | None]] = []
     for branch in plan.branches:
-        source = print_triton(branch.kernel)
-        debug("kernel", source.text)
-        dump(plan.pattern.name, f"5-{source.name}.kernel.txt", kernel_text(branch.kernel))
-        dump(plan.pattern.name, f"6-{source.name}.py", source.text)
-        found.append((branch, source))
+        sources = [
+            None if kernel is None else _printed(plan, kernel) for kernel in (branch.kernel, branch.combine)
+        ]
+        assert sources[0] is not None
+        found.append((branch, sources[0], sources[1]))
     return found
+
+
+def _printed(plan: Plan, kernel: Kernel) -> KernelSource:
+    from attnlang.codegen.cpp_kernel import print_cpp
+    from attnlang.codegen.triton_kernel import print_triton
+    from attnlang.ir.kernel_text import kernel_text
+
+    family, _, level = plan.specialization.target.partition(":")
+    source = print_cpp(kernel, level) if family == "cpu" else print_triton(kernel)
+    debug("kernel", source.text)
+    dump(plan.pattern.name, f"5-{source.name}.kernel.txt", kernel_text(kernel))
+    dump(plan.pattern.name, f"6-{source.name}.{'cpp' if family == 'cpu' else 'py'}", source.text)
+    return source
 
 
 @cache
@@ -122,6 +137,13 @@ def _cache_at(root: Path | None, limit: int) -> Cache:
     from attnlang.runtime.cache import Cache, default_root
 
     return Cache(root or default_root(), limit)
+
+
+def native_level() -> str:
+    """The vector instructions that kernels of this machine are printed for. Raises CompilerMissing, LevelMissing."""
+    from attnlang.runtime.cpp_compiler import find_compiler
+
+    return find_compiler(kernel_cache()).level
 
 
 def kernel_cache() -> Cache:

@@ -1,4 +1,4 @@
-"""A pattern for PyTorch's FlexAttention: score_mod, mask_mod and a BlockMask from closed-form key ranges."""
+"""A pattern for PyTorch's FlexAttention: score_mod, mask_mod and a BlockMask from classified tiles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from attnlang.ir.pattern import (
     kv_head_of,
 )  # fmt: skip
 from attnlang.ir.rewrite import conjunction
-from attnlang.liveness import known_call
 from attnlang.passes.magnitude import needs_long
 from attnlang.passes.obstacles import plain_output
 
@@ -84,7 +83,9 @@ def flex_parts(
     blocks: BlockMask | None = None
     if visible != TRUE:
         mask_mod = mask_code(pattern.name, visible, symbols, tensors, wide)
-        blocks = block_mask(visible, known_call(binding), block, torch.device(device), mask_mod.function)
+        blocks = block_mask(
+            pattern.name, attention, symbols, tensors, block, torch.device(device), mask_mod.function
+        )
     return FlexParts(
         score_mod and score_mod.function,
         mask_mod and mask_mod.function,

@@ -104,7 +104,7 @@ class _Run:
         b, h, q, k = (self.trace.index(index) for index in ("b", "h", "q", "k"))
         body: list[syntax.Section] = []
         if mask_mod is not None:
-            expr = self.trace.truth(self.run("mask_mod", mask_mod, b, h, q, k)).expr
+            expr = self.trace.cast(self.trace.lift(self.run("mask_mod", mask_mod, b, h, q, k)), "bool").expr
             if expr != syntax.Boolean(True):
                 body.append(syntax.Section("mask", expr, span=here()))
         if score_mod is not None:

@@ -30,6 +30,9 @@ class Make:
     def lift(self, input: object) -> Value:
         raise CannotTraceTorch(here(), what=f"a {type(input).__name__}")
 
+    def read(self, tensor: Any, places: tuple[object, ...]) -> Any:
+        raise CannotTraceTorch(here(), what="this")
+
     def numeric(self, given: object) -> Value:
         """As a number: truth values become 0 or 1."""
         value = self.lift(given)
@@ -49,6 +52,8 @@ class Make:
         if value.kind == kind:
             return value
         match value.kind, kind:
+            case _, "bool" if (inner := _truth_inside(value.expr)) is not None:
+                return self.value(inner, "bool")
             case _, "bool":
                 zero = syntax.Number(0, span=here())
                 node = syntax.Comparison(value.expr, (("!=", zero),), span=here())
@@ -91,3 +96,12 @@ class Make:
             return compute(*numbers), names
         except (ArithmeticError, ValueError):
             return None, frozenset()
+
+
+def _truth_inside(expr: syntax.Expr) -> syntax.Expr | None:
+    """What `int(…)` of a truth value was made of."""
+    match expr:
+        case syntax.Call(syntax.Name("int"), (syntax.Comparison() | syntax.Logical() as inner,)):
+            return inner
+        case _:
+            return None

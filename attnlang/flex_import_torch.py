@@ -13,8 +13,13 @@ from attnlang.decorator_source import FILES_OF_THE_TRACER, here
 from attnlang.errors_flex import CannotTraceTorch
 from attnlang.flex_import_make import NUMBERS, Make
 from attnlang.flex_import_values import Kind, Number, Value
+from attnlang.flex_import_whole import bits, complement, is_bits, remainder_of_truncated, shifted, truncated
 
 FILES_OF_THE_TRACER.add(__file__)
+
+
+MOST_ELEMENTS = 64
+"""Numbers that `isin` is written out for."""
 
 
 def _divided(x: Any, y: Any) -> Any:
@@ -58,6 +63,7 @@ _SAME = {
     "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne",
     "logical_and": "and", "bitwise_and": "and", "logical_or": "or", "bitwise_or": "or",
     "logical_xor": "xor", "bitwise_xor": "xor", "logical_not": "not", "bitwise_not": "not", "invert": "not",
+    "bitwise_left_shift": "lshift", "bitwise_right_shift": "rshift", "ilshift": "lshift", "irshift": "rshift",
     "iand": "and", "ior": "or", "ixor": "xor", "iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div",
     "maximum": "max", "minimum": "min", "clip": "clamp", "float_power": "pow", "special_expit": "sigmoid",
     "type": "to", "type_as": "to", "detach_": "detach",
@@ -66,6 +72,11 @@ _CASTS: dict[str, Kind] = {
     "float": "float", "double": "float", "half": "float", "bfloat16": "float", "int": "int", "long": "int",
     "short": "int", "bool": "bool",
 }  # fmt: skip
+_BEFOREHAND = {
+    "bucketize", "searchsorted", "cumsum", "cumprod", "sort", "argsort", "topk", "repeat_interleave", "histc", "unique",
+    "diff", "nonzero", "stack", "cat", "matmul", "einsum", "outer", "tril", "triu", "roll", "flip",
+}  # fmt: skip
+"""Functions of whole tensors: what they give for every position can be computed beforehand."""
 _PASSED_ON = ("contiguous", "clone", "cpu", "cuda", "squeeze", "positive")
 
 
@@ -97,6 +108,9 @@ def call(name: str, make: Make, arguments: tuple[Any, ...], keywords: dict[str, 
             return make.function(found, make.lift(*arguments, **keywords))
     except TypeError as error:
         raise CannotTraceTorch(here(), what=f"'{name}' with these arguments") from error
+    if found in _BEFOREHAND:
+        hint = "compute it for all positions before, table = … torch.arange(n) …, and read table[q_idx] here"
+        raise CannotTraceTorch(here(), hint, what=f"torch's '{name}' of an index")
     raise CannotTraceTorch(here(), what=f"torch's '{name}'")
 
 
@@ -107,6 +121,8 @@ def _wider(*values: Value) -> Kind:
 def _arithmetic(make: Make, name: str, input: object, other: object, rounding_mode: object = None) -> Value:
     if name == "div" and rounding_mode == "floor":
         name = "floor_divide"
+    elif name == "div" and rounding_mode == "trunc":
+        return truncated(make, input, other)
     elif rounding_mode is not None:
         raise CannotTraceTorch(here(), what=f"'{name}' with rounding_mode={rounding_mode!r}")
     x, y = make.lift(input), make.lift(other)
@@ -144,6 +160,8 @@ def _logical(make: Make, name: str, input: object, other: object) -> Value:
 
 
 def _and(make: Make, input: object, other: object) -> Value:
+    if is_bits(make, input, other):
+        return bits(make, input, other)
     return _logical(make, "and", input, other)
 
 
@@ -152,6 +170,8 @@ def _or(make: Make, input: object, other: object) -> Value:
 
 
 def _not(make: Make, input: object) -> Value:
+    if is_bits(make, input):
+        return complement(make, input)
     x = make.truth(input)
     if isinstance(x.expr, syntax.Boolean):
         return make.lift(not x.expr.value)
@@ -262,6 +282,29 @@ def _full_like(
     return _new_full(make, input, (), fill_value, dtype=dtype)
 
 
+def _isin(make: Make, elements: object, test_elements: object) -> Value:
+    """Equal to one of a few numbers."""
+    found = make.lift(False)
+    tensor = test_elements if isinstance(test_elements, torch.Tensor) else torch.as_tensor(test_elements)
+    if tensor.dim() != 1 or len(tensor) > MOST_ELEMENTS:
+        raise CannotTraceTorch(
+            here(), what=f"torch's 'isin' with other than 1 to {MOST_ELEMENTS} elements in a row"
+        )
+    for place in range(len(tensor)):
+        found = _or(make, found, _comparison(make, "eq", elements, make.read(tensor, (place,))))
+    return found
+
+
+def _take(make: Make, input: Any, index: object) -> Value:
+    if input.dim() != 1:
+        raise CannotTraceTorch(here(), "write tensor[i, j]", what="a look-up in a tensor of several axes")
+    return make.read(input, (index,))
+
+
+def _gathered(make: Make, input: Any, dim: int, index: object) -> Value:
+    return _take(make, input, index)
+
+
 def _truth(make: Make, input: object) -> Value:
     return make.truth(input)
 
@@ -270,11 +313,20 @@ def _same(make: Make, input: object) -> Value:
     return make.lift(input)
 
 
+def _shift_left(make: Make, input: object, other: object) -> Value:
+    return shifted(make, input, other, "*")
+
+
+def _shift_right(make: Make, input: object, other: object) -> Value:
+    return shifted(make, input, other, "//")
+
+
 FUNCTIONS: dict[str, Callable[..., Value]] = {
     "and": _and, "or": _or, "not": _not, "xor": _xor, "neg": _neg, "where": _where, "masked_fill": _masked_fill,
     "abs": _keeping_kind("abs"), "sign": _keeping_kind("sign"), "detach": _keeping_kind("detach"),
     "min": _extreme("min"), "max": _extreme("max"), "clamp": _clamp, "clamp_min": _clamp,
-    "all": _truth, "any": _truth,
+    "all": _truth, "any": _truth, "isin": _isin, "take": _take, "gather": _gathered,
+    "fmod": remainder_of_truncated, "lshift": _shift_left, "rshift": _shift_right,
     "relu": _relu, "softplus": _softplus, "square": _square, "reciprocal": _reciprocal, "to": _to,
     "ones_like": _ones, "new_ones": _ones, "zeros_like": _zeros, "new_zeros": _zeros, "new_full": _new_full,
     "full_like": _full_like, **dict.fromkeys(_PASSED_ON, _same),

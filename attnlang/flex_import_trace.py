@@ -17,6 +17,7 @@ from attnlang.decorator_values import lift as lift_number
 from attnlang.errors import Diagnostic
 from attnlang.errors_flex import CannotTraceIndex, CannotTraceTorch
 from attnlang.flex_import_captures import Captures, free_name
+from attnlang.flex_import_indices import counted_from_the_end
 from attnlang.flex_import_make import Make
 from attnlang.flex_import_torch import call, is_known
 from attnlang.flex_import_values import Kind, Number, Observed, Part, Value
@@ -130,7 +131,13 @@ class FlexTrace(Make):
             raise CannotTraceIndex(here(), how=f"at a {index.kind}")
         if isinstance(index.number, int) and index.number < 0 and not index.names:
             return syntax.Number(index.number + length, span=here())
-        return index.expr
+        numbers = {name: number.value for name, number in self.captures.numbers.items()}
+        return counted_from_the_end(index.expr, length, numbers, self._least)
+
+    def _least(self, name: str) -> float:
+        """The smallest element of a captured tensor."""
+        (found,) = (each.tensor for each in self.tensors.values() if each.name == name)
+        return float(found.min()) if found.numel() else 0.0
 
     def _known(self, tensor: torch.Tensor) -> CapturedTensor:
         if id(tensor) not in self.tensors:

@@ -166,6 +166,18 @@ class Value:
     def __rxor__(self, other: object) -> Value:
         return self._do("xor", other, self)
 
+    def __lshift__(self, other: object) -> Value:
+        return self._do("lshift", self, other)
+
+    def __rlshift__(self, other: object) -> Value:
+        return self._do("lshift", other, self)
+
+    def __rshift__(self, other: object) -> Value:
+        return self._do("rshift", self, other)
+
+    def __rrshift__(self, other: object) -> Value:
+        return self._do("rshift", other, self)
+
     def __invert__(self) -> Value:
         return self._do("not", self)
 
@@ -191,6 +203,10 @@ class Value:
         return float(self.now())
 
     def __index__(self) -> int:
+        if self.number is None:
+            raise CannotBranch(
+                here(), "an index is no number yet: put the values into a tensor, torch.tensor(values)[h]"
+            )
         return operator.index(int(self.now()))
 
     def __round__(self, digits: int = 0) -> float:
@@ -248,6 +264,7 @@ class Part:
     __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __invert__ = __abs__ = _operator
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _operator
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = _operator
+    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _operator
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _operator
 
     def refuse(self) -> CannotTraceIndex:

@@ -1,22 +1,28 @@
-"""Which keys a decoder may still need: what the queries from a position on can see, in closed form."""
+"""Which keys a decoder may still need: what the queries from a position on can see, by classes of tiles."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from attnlang.call_arrays import arrays_read
+from attnlang.ir.live_keys import LiveKeys, Ranges
 from attnlang.ir.pattern import (
     BATCH,
     HEAD,
     KEY,
     QUERY,
     Attention,
+    Axis,
     Expr,
     Formula,
     Index,
     Let,
+    Literal,
     Merge,
     Pattern,
     Read,
@@ -26,92 +32,146 @@ from attnlang.ir.pattern import (
     kv_head_of,
     storage,
 )  # fmt: skip
-from attnlang.ir.rewrite import conjunction
+from attnlang.ir.rewrite import substitute
 from attnlang.ir.walk import parts_of
-from attnlang.passes.concrete import KnownCall, heads_differ, known_bands, resolve, runs_of
+from attnlang.passes.boxes_lower import MissingNumber
+from attnlang.passes.boxes_runs import FULL
+from attnlang.passes.classify import classify
+from attnlang.passes.tiling import read_by
 
 if TYPE_CHECKING:
     from attnlang.call import Binding
 
-Ranges = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class LiveKeys:
-    """The keys `first … stop − 1` of each range are needed by these key/value heads from a position on; all others
-    may be dropped. Ranges ascend and do not touch."""
-
-    kv_heads: tuple[int, ...]
-    ranges: Ranges
-
-    @property
-    def count(self) -> int:
-        """How many keys stay."""
-        return sum(stop - first for first, stop in self.ranges)
+Flags = NDArray[np.bool_]
+SIDE = 256
+"""Sides of the tiles that are looked at first."""
+MOST_STRETCHES = 8
+"""Stretches of keys that are looked at one by one."""
+MOST_KEYS = 1 << 17
+"""How many keys are looked at one by one."""
+BORDER = 1 << 12
+"""Keys at each end of a longer stretch that are looked at one by one."""
+BUDGET = 100_000
+"""How many boxes inside of tiles are looked at for one head."""
 
 
 def live_keys(pattern: Pattern, binding: Binding, position: int) -> tuple[LiveKeys, ...]:
     """What the queries at `position … NK − 1` of any batch entry may read of K and V, by classes of heads.
 
-    Never leaves out a key that one of them can see. Where K or V enters anything but scores and values of visible
-    pairs (pooled keys, choices by content, recurrences, normalizers over hidden pairs) everything stays.
+    Never leaves out a key that one of them can see; queries at NK and beyond are not asked about. What cannot be
+    decided stays: tensors that were not given may hold anything. Where K or V enters anything but scores and values
+    of visible pairs (pooled keys, choices by content, recurrences, normalizers over hidden pairs) everything stays.
     """
-    call = known_call(binding)
-    heads, keys, groups = call.number("H"), call.number("NK"), call.number("HK")
+    heads, keys, groups = (binding.sizes[name] for name in ("H", "NK", "HK"))
     attentions = _plain_attentions(pattern)
-    if position >= keys or attentions is None:
-        everything: Ranges = () if position >= keys else ((0, keys),)
-        return (LiveKeys(tuple(range(groups)), everything),)
-    differ = any(heads_differ(conjunction(each.mask, each.sparsity))[1] for each in attentions)
-    by_head = [_seen_by(attentions, call, head, position) for head in range(heads if differ else 1)]
-    by_head = by_head if differ else by_head * heads
+    if position >= keys:
+        return (LiveKeys(tuple(range(groups)), ()),)
+    seen: Flags | None = None
+    if attentions is not None:
+        seen = _seen(attentions, pattern, binding, position)
+    if seen is None:
+        return (LiveKeys(tuple(range(groups)), ((0, keys),)),)
     share = max(1, heads // groups)
+    by_head = np.broadcast_to(seen, (heads, keys)) if len(seen) == 1 else seen
     classes: dict[Ranges, list[int]] = {}
     for group in range(groups):
-        members = by_head[group * share : (group + 1) * share]
-        ranges = _union([each for member in members for each in member])
-        classes.setdefault(ranges, []).append(group)
+        members = by_head[:1] if len(seen) == 1 else by_head[group * share : (group + 1) * share]
+        classes.setdefault(_ranges(_any(members)), []).append(group)
     return tuple(LiveKeys(tuple(members), ranges) for ranges, members in classes.items())
 
 
-def known_call(binding: Binding) -> KnownCall:
-    """The numbers of a call, with elements of its tensors where they were given."""
-
-    def element(name: str, at: tuple[int, ...]) -> bool | int | float | None:
-        tensor = binding.tensors.get(name)
-        if tensor is None or len(at) != tensor.dim():
-            return None
-        if not all(0 <= place < length for place, length in zip(at, tensor.shape, strict=True)):
-            return None
-        return tensor[at].item()
-
-    return KnownCall({**binding.sizes, **binding.scalars}, element)
+# ------------------------------------------------------------------------------------------------- what is seen
 
 
-def _seen_by(attentions: list[Attention], call: KnownCall, head: int, position: int) -> Ranges:
-    """The keys that a query head sees from the position on, over all attentions and batch entries."""
-    first, last = np.array([position]), np.array([call.number("NK") - 1])
-    found: list[tuple[int, int]] = []
-    for attention in attentions:
-        visible = conjunction(attention.mask, attention.sparsity)
-        entries = call.number("B") if heads_differ(visible)[0] else 1
-        for batch in range(entries):
-            predicate = resolve(visible, call, batch, head)
-            for band in known_bands(predicate, QUERY, KEY, call):
-                runs = runs_of(band, QUERY, KEY, call, first, last)
-                found.append((int(runs.first[0]), int(runs.stop[0])))
-    return _union(found)
+def _seen(attentions: list[Attention], pattern: Pattern, binding: Binding, position: int) -> Flags | None:
+    """Which keys the query heads may see from the position on, over all attentions and batch entries: [H or 1, NK].
+    None where a number is missing that visibility depends on."""
+    total: Flags = np.zeros((1, binding.sizes["NK"]), np.bool_)
+    try:
+        for attention in attentions:
+            total = total | _Later(attention, pattern, binding, position).seen()
+    except MissingNumber:
+        return None
+    return total
 
 
-def _union(ranges: list[tuple[int, int]]) -> Ranges:
-    """Ascending, merged where they meet, empty ones left out."""
-    merged: list[tuple[int, int]] = []
-    for first, stop in sorted(each for each in ranges if each[0] < each[1]):
-        if merged and first <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+class _Later:
+    """The queries of an attention from a position on, and all keys."""
+
+    def __init__(self, attention: Attention, pattern: Pattern, binding: Binding, position: int) -> None:
+        self.keys = binding.sizes["NK"]
+        self.queries = self.keys - position
+        self.later = replace(QUERY, size=Literal(self.queries), start=Literal(position))
+        self.attention = _over(attention, {QUERY: self.later})
+        self.symbols = {**binding.sizes, **binding.scalars}
+        self.stages = pattern.stages
+        self.arrays = arrays_read(binding.tensors, read_by(attention, pattern.stages)[0])
+
+    def seen(self) -> Flags:
+        """[H or 1, NK]: tiles first, then one by one the keys of tiles that none of the queries sees as a whole."""
+        some, every = self._columns(self.attention, SIDE, SIDE)
+        found = np.repeat(some, SIDE, axis=1)[:, : self.keys]
+        unsure = _any(some & ~every)
+        for first, stop in _stretches(unsure, self.keys):
+            near = replace(KEY, size=Literal(stop - first), start=Literal(first))
+            exact, _ = self._columns(_over(self.attention, {KEY: near}), self.queries, 1)
+            found[:, first:stop] &= exact
+        return found
+
+    def _columns(self, attention: Attention, rows: int, columns: int) -> tuple[Flags, Flags]:
+        """[H or 1, tiles of keys]: where any query may see any key of a tile, and where a tile of queries sees all."""
+        tiles = classify(attention, self.symbols, self.arrays, rows, columns, self.stages, budget=BUDGET)
+        width = len(tiles.maps[0].widths)
+        some, every = np.zeros((2, tiles.classes.shape[1], width), np.bool_)
+        for number, found in enumerate(tiles.maps):
+            _, column, kinds = found.csr()
+            heads = np.flatnonzero((tiles.classes == number).any(axis=0))
+            some[heads[:, None], column] = True
+            every[heads[:, None], column[kinds == FULL]] = True
+        return some, every
+
+
+def _any(flags: Flags) -> Flags:
+    """Over the heads: [keys]."""
+    return np.logical_or.reduce(flags, axis=0)
+
+
+def _over(attention: Attention, axes: Mapping[Axis, Axis]) -> Attention:
+    """The visibility of an attention over stretches of its axes."""
+    changes: dict[Expr, Expr] = {Index(old): Index(new) for old, new in axes.items()}
+    rows = tuple(axes.get(axis, axis) for axis in attention.rows)
+    mask, sparsity = (substitute(expr, changes) for expr in (attention.mask, attention.sparsity))
+    over = axes.get(attention.over, attention.over)
+    return replace(attention, rows=rows, over=over, mask=mask, sparsity=sparsity)
+
+
+def _stretches(unsure: Flags, keys: int) -> Ranges:
+    """The keys of the marked tiles in a few stretches, those between them included where they are nearest; of what is
+    too long, both ends."""
+    ends = [(first * SIDE, min(stop * SIDE, keys)) for first, stop in _ranges(unsure)]
+    gaps = sorted(range(1, len(ends)), key=lambda place: ends[place][0] - ends[place - 1][1], reverse=True)
+    cuts = sorted(gaps[: MOST_STRETCHES - 1])
+    merged = [
+        (ends[first][0], ends[stop - 1][1])
+        for first, stop in zip([0, *cuts], [*cuts, len(ends)], strict=True)
+        if first < stop
+    ]
+    chosen: list[tuple[int, int]] = []
+    left = MOST_KEYS
+    for first, stop in sorted(merged, key=lambda stretch: stretch[1] - stretch[0]):
+        if stop - first <= left:
+            chosen.append((first, stop))
+            left -= stop - first
         else:
-            merged.append((first, stop))
-    return tuple(merged)
+            chosen += [(first, min(first + BORDER, stop)), (max(stop - BORDER, first), stop)]
+    return tuple(sorted(chosen))
+
+
+def _ranges(flags: Flags) -> Ranges:
+    """Where flags are set, as ascending ranges."""
+    steps = np.diff(np.concatenate([[0], flags.view(np.int8), [0]]))
+    firsts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    return tuple((int(first), int(stop)) for first, stop in zip(firsts, stops, strict=True))
 
 
 # -------------------------------------------------------------------------------- where visibility says everything

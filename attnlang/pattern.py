@@ -20,6 +20,7 @@ from attnlang.call import Call, bind, bind_sizes, check_block, check_lengths, ch
 from attnlang.call_interface import Interface, bind_names, bind_parameters
 from attnlang.call_tensors import dtype_name
 from attnlang.errors import Diagnostics
+from attnlang.execute_again import Again, Key, key_of
 from attnlang.ir import pattern as ir
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from attnlang.ir.interpret import Result
     from attnlang.ir.plan import Report
     from attnlang.liveness import LiveKeys
+
+MOST_AGAIN = 256
+"""Calls that are kept ready to be made again."""
 
 
 class Pattern:
@@ -50,6 +54,7 @@ class Pattern:
         self._name = name
         self._meaning = meaning
         self._given = dict(given)
+        self._again: dict[tuple[bool, Key], Again | None] = {}
 
     @staticmethod
     def of(definition: syntax.PatternDefinition, *definitions: syntax.Definition) -> Pattern:
@@ -153,12 +158,24 @@ class Pattern:
 
         Raises Diagnostics with every mistake of the arguments.
         """
+        key = None if return_weights else key_of(q, k, v, scale, q_offset, target, arguments)
+        if key is not None and (known := self._again.get((return_lse, key))) is not None:
+            out, lse = known(q, k, v)
+            return (out, lse) if return_lse else out
         inputs = (q, k, v, scale, q_offset, arguments)
-        return compiler.untraced(self._call, inputs, return_lse, return_weights, target)
+        return compiler.untraced(self._call, inputs, return_lse, return_weights, target, key)
 
-    def _call(self, inputs: tuple[Any, ...], lse: bool, weights: bool, target: str | None) -> Any:
+    def _call(
+        self, inputs: tuple[Any, ...], lse: bool, weights: bool, target: str | None, key: Key | None
+    ) -> Any:
         call = self._bind(*inputs)
-        return _returned(compiler.run(self.ir, call, target, self._want(lse, weights)), lse, weights)
+        want = self._want(lse, weights)
+        result = compiler.run(self.ir, call, target, want)
+        if key is not None and (lse, key) not in self._again:
+            if len(self._again) >= MOST_AGAIN:
+                self._again.clear()
+            self._again[lse, key] = None if self._given else compiler.again(self.ir, call, target, want)
+        return _returned(result, lse, weights)
 
     def reference(
         self,
@@ -201,10 +218,11 @@ class Pattern:
     # ------------------------------------------------------------------------------- without calling it
 
     def check(self) -> tuple[Verdict, ...]:
-        """A verdict for every `assert` of the pattern, in order, from a search of small calls.
+        """A verdict for every `assert` of the pattern, in order: by a proof for all calls, else a search of small ones.
 
-        Each has `outcome` ('held', 'refuted', 'undecided'), `cases` (calls tried), `reason` and `counterexample`
-        (None unless refuted); `str()` says it in a line. Raises Diagnostics with the claims that cannot be asked.
+        Each has `outcome` ('proved', 'refuted', 'searched', 'undecided'), `cases` (calls tried), `reason` and
+        `counterexample` (None unless refuted); `str()` says it in a line. Raises Diagnostics with the claims that
+        cannot be asked.
         """
         from attnlang.claims import check_claims
 
@@ -250,8 +268,9 @@ class Pattern:
     ) -> Report:
         """The decision record at a size: tiles, density, FLOPs, bytes, algorithm, predicted time, with reasons.
 
-        `str()` prints it, `.to_dict()` is JSON. `target`: by default the GPU of this machine, else `cuda:90`.
-        Tensors may be left out. Raises Diagnostics with every mistake of the arguments.
+        `str()` prints it, `.to_dict()` is JSON, `.kv_live(q)` says which keys a decoder still needs. `target`: by
+        default the GPU of this machine, else `cuda:90`. Tensors may be left out: what they decide is then not known,
+        and the density has bounds. Raises Diagnostics with every mistake of the arguments.
         """
         binding = bind_sizes(
             self._interface, NQ, NK, heads=heads, kv_heads=kv_heads, batch=batch, head_dim=head_dim,
@@ -272,8 +291,9 @@ class Pattern:
         """The keys that a decoder at position `q` may still need, for itself and all positions up to NK − 1.
 
         One entry per class of key/value heads with the same needs: `kv_heads`, `ranges` of keys (first, stop), `count`.
-        What is in no range may be dropped from the cache; no key is left out that one of the queries can see. Tensors
-        may be left out: what depends on them then stays. Raises Diagnostics with every mistake of the arguments.
+        What is in no range may be dropped from the cache; no key is left out that one of the queries can see. Queries
+        at NK and beyond are not asked about: give the greatest length that decoding may reach. Tensors may be left
+        out: what depends on them then stays. Raises Diagnostics with every mistake of the arguments.
         """
         from attnlang.liveness import live_keys
 
@@ -298,12 +318,13 @@ class Pattern:
     ) -> FlexParts:
         """The pattern for PyTorch's FlexAttention at a size: `flex_attention(q, k, v, **pattern.to_flex(…).arguments)`.
 
-        `score_mod`, `mask_mod` and `block_mask`, which is built from closed-form key ranges and not from the pairs:
-        where these are inexact it visits more blocks, never fewer. `scale` as in a call; it is needed where the score
-        uses `scale` otherwise than as a factor of the product of Q and K. `block_size`: keys and queries of a block.
+        `score_mod`, `mask_mod` and `block_mask`, which is built by classifying its blocks as a whole and not from the
+        pairs: what cannot be decided is visited and masked. Batch entries and heads that see alike share their lists.
+        `scale` as in a call; it is needed where the score uses `scale` otherwise than as a factor of the product of Q
+        and K. `block_size`: keys and queries of a block.
 
         Raises Diagnostics with every mistake of the arguments, and NoFlexForm where the pattern is not one softmax
-        attention over the keys with a score of the product of Q and K.
+        attention over the keys with a score of the product of Q and K, or where the lists would not fit into memory.
         """
         from attnlang.flex import flex_parts
 

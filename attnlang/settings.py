@@ -17,6 +17,11 @@ Topic = Literal["plan", "kernel", "rules", "cache", "launch"]
 """What `ATTNLANG_DEBUG` can print to standard error."""
 
 TOPICS: tuple[Topic, ...] = get_args(Topic)
+
+CpuLevel = Literal["portable", "avx2", "avx512", "avx512bf16"]
+"""Vector instructions of a processor, from those that every one has to the widest."""
+
+CPU_LEVELS: tuple[CpuLevel, ...] = get_args(CpuLevel)
 DEFAULT_CACHE_SIZE = 2 * 1024**3
 
 _TARGET = re.compile(r"cuda:[0-9]{2,3}|hip:gfx[0-9a-f]{3,4}|cpu|interpret|eager")
@@ -52,6 +57,12 @@ class Options:
     dump_directory: Path | None = None
     """`ATTNLANG_DUMP`: the directory that gets every stage as a numbered file."""
 
+    compiler: str | None = None
+    """`CXX`: the C++ compiler, with its own options if it needs some; None: the first that is installed."""
+
+    cpu_level: CpuLevel | None = None
+    """`ATTNLANG_CPU_LEVEL`: use no wider vector instructions than these; None: the widest the machine has."""
+
     color: bool = True
     """False when `NO_COLOR` is set; a terminal that shows no colours is the command line's own affair."""
 
@@ -64,6 +75,8 @@ class Options:
             cache_size=_cache_size(environment),
             debug=_debug(environment),
             dump_directory=_dump_directory(environment),
+            compiler=environment.get("CXX", "").strip() or None,
+            cpu_level=_cpu_level(environment),
             color=not environment.get("NO_COLOR"),
         )
 
@@ -76,6 +89,8 @@ class Changes(TypedDict, total=False):
     cache_size: int
     debug: frozenset[Topic]
     dump_directory: Path | None
+    compiler: str | None
+    cpu_level: CpuLevel | None
     color: bool
 
 
@@ -138,6 +153,18 @@ def _debug(environment: Mapping[str, str]) -> frozenset[Topic]:
 
 def _is_topic(word: str) -> TypeGuard[Topic]:
     return word in TOPICS
+
+
+def _cpu_level(environment: Mapping[str, str]) -> CpuLevel | None:
+    variable = "ATTNLANG_CPU_LEVEL"
+    value = environment.get(variable, "").strip().lower()
+    if not value or _is_level(value):
+        return value or None
+    raise _bad(variable, value, f"no such level; there are {', '.join(CPU_LEVELS)}", list(CPU_LEVELS))
+
+
+def _is_level(word: str) -> TypeGuard[CpuLevel]:
+    return word in CPU_LEVELS
 
 
 def _dump_directory(environment: Mapping[str, str]) -> Path | None:

@@ -1,4 +1,4 @@
-"""Pictures of a pattern: who sees whom, the tiles that a kernel computes, a panel for each head.
+"""Pictures of a pattern: who sees whom, the tiles that a kernel computes, and what one query sees, on its grid.
 
 from attnlang.show import draw_mask
 draw_mask(pattern.mask(256, 256, heads=4), "mask.png", title="my pattern", tile=32)
@@ -8,86 +8,84 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
-from attnlang.errors import Diagnostic, nearest
-
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-
-FORMATS = ("png", "svg", "pdf")
-MOST_PANELS = 16
-MOST_PIXELS = 1024
-"""Sides of a panel's picture; a longer mask is shown as the average of its pairs."""
-
-# A pair is visible or hidden, its tile full, partial or empty: row 2·kind + visible.
-COLOURS = ("#f2f4f7", "#f2f4f7", "#fde6c8", "#e07b1a", "#2b6cb0", "#2b6cb0")
-PALETTE: NDArray[np.uint8] = np.array(
-    [[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in COLOURS], dtype=np.uint8
+from attnlang.show_colours import (
+    COLOURS,
+    EMPTY,
+    FULL,
+    MOST_PIXELS,
+    OF_KEYS,
+    OF_PAIRS,
+    OF_TILES,
+    PARTIAL,
+    Bools,
+    Legend,
+    TileCounts,
+    parts,
+    pixels_of_pairs,
+    rgb,
+    tile_counts,
+    tile_kinds,
 )
-_settings: Any = cast(Any, matplotlib).rc_context
+from attnlang.show_figure import Panel, PictureNotWritten, WrongPictureFormat, check_format, write_panels
+from attnlang.show_grid import Grid, grid_text
+from attnlang.show_tiles import TilePicture
 
-EMPTY, PARTIAL, FULL = 0, 1, 2
-INK, PAPER, LINE = "#1f2933", "#ffffff", "#8593a3"
+__all__ = (
+    "COLOURS", "EMPTY", "FULL", "MOST_PANELS", "PARTIAL", "Keys", "Pairs", "PictureNotWritten", "TileCounts",
+    "TilesAtScale", "WrongPictureFormat", "check_format", "draw_keys", "draw_mask", "draw_views", "tile_counts",
+    "tile_kinds",
+)  # fmt: skip
 
-
-class WrongPictureFormat(Diagnostic):
-    """The suffix of a picture's file names no format that is written."""
-
-    code = "E601"
-    message = "'{file}' has no suffix of a picture"
-    hint = "pictures are written as .png, .svg or .pdf"
-
-
-class PictureNotWritten(Diagnostic):
-    """The file of a picture cannot be written."""
-
-    code = "E602"
-    message = "the picture '{file}' cannot be written: {reason}"
+MOST_PANELS = 16
+MOST_FRAMES = 36
+"""Panels of a picture with one for each frame."""
+MOST_CELLS = 512
+"""Sides of the picture of one query's keys; beyond, a pixel stands for several keys."""
+LONGEST_STRIP = 512
+"""More keys than these are written like lines of a text."""
 
 
 @dataclass(frozen=True)
-class TileCounts:
-    """Tiles of one head by what a kernel does with them, and the share of visible pairs."""
+class Pairs:
+    """Every pair of some heads of a branch: a bool array [rows, columns]; what the axes and the panel are called, and
+    the position of the first row."""
 
-    full: int
-    partial: int
-    empty: int
-    density: float
-
-    def __str__(self) -> str:
-        return f"{self.full} full, {self.partial} partial, {self.empty} empty"
-
-
-def tile_kinds(mask: Bools, tile: int) -> Ints:
-    """EMPTY, PARTIAL or FULL for every tile of `tile` × `tile` pairs of a bool array [NQ, NK]; borders may be cut."""
-    row_starts, heights = _parts(mask.shape[0], tile)
-    column_starts, widths = _parts(mask.shape[1], tile)
-    seen = np.add.reduceat(np.add.reduceat(mask, row_starts, axis=0, dtype=np.int64), column_starts, axis=1)
-    whole = seen == heights[:, None] * widths[None, :]
-    return np.where(seen == 0, EMPTY, np.where(whole, FULL, PARTIAL)).astype(np.int64)
+    name: str
+    mask: Bools
+    x: str = "key k"
+    y: str = "query q"
+    top: int = 0
 
 
-def _parts(length: int, step: int) -> tuple[Ints, Ints]:
-    """Where the parts of at most `step` begin, and how long each is."""
-    starts = np.arange(0, length, step, dtype=np.int64)
-    return starts, np.minimum(starts + step, length) - starts
+@dataclass(frozen=True)
+class TilesAtScale:
+    """The tiles of some heads of a branch with `rows` × `columns` pairs, from their classification."""
+
+    name: str
+    picture: TilePicture
+    rows: int
+    columns: int
+    x: str = "key k"
+    y: str = "query q"
+    top: int = 0
 
 
-def tile_counts(mask: Bools, tile: int) -> TileCounts:
-    """The number of tiles of each kind in a bool array [NQ, NK]."""
-    kinds = tile_kinds(mask, tile)
-    full, partial, empty = (int((kinds == kind).sum()) for kind in (FULL, PARTIAL, EMPTY))
-    return TileCounts(full, partial, empty, float(mask.mean()))
+@dataclass(frozen=True)
+class Keys:
+    """What one query sees of the keys: a bool array [columns], and the grid they stand on; `query`: which place of
+    the grid is the query's own, where there is one."""
+
+    name: str
+    seen: Bools
+    grid: Grid
+    query: int | None
+    x: str = "key k"
 
 
 def draw_mask(
@@ -104,141 +102,196 @@ def draw_mask(
     The format follows from the suffix of `path`: .png, .svg or .pdf. `q_offset` is the position of the first query.
     At most MOST_PANELS heads are drawn; the counts are of all. Raises WrongPictureFormat, PictureNotWritten.
     """
-    path = check_format(path)
     masks: Bools = np.asarray(mask, dtype=np.bool_)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or not masks.size or tile < 1:
         raise ValueError(
             "a mask to draw is [NQ, NK] or [heads, NQ, NK], not empty, with tiles of at least one pair"
         )
-    counts = [tile_counts(each, tile) for each in masks]
     names = head_names or ([""] if len(masks) == 1 else [f"head {head}" for head in range(len(masks))])
-    figure = _figure(masks[:MOST_PANELS], title, tile, names, q_offset, counts)
-    _save(figure, path)
+    views = [Pairs(name, each, top=q_offset) for name, each in zip(names, masks, strict=True)]
+    return draw_views(views, path, title=title, tile=tile)
+
+
+def draw_views(
+    views: Sequence[Pairs | TilesAtScale],
+    path: str | Path,
+    *,
+    title: str = "",
+    tile: int = 64,
+    across: int | None = None,
+    notes: Sequence[str] = (),
+) -> list[TileCounts]:
+    """Write the panels of some heads and branches, `across` in a row, and count the tiles of each.
+
+    `notes` are said below the picture. At most MOST_PANELS are drawn; the counts are of all.
+    Raises WrongPictureFormat, PictureNotWritten.
+    """
+    path = check_format(path)
+    counts = [
+        tile_counts(view.mask, tile) if isinstance(view, Pairs) else view.picture.counts for view in views
+    ]
+    drawn = views[:MOST_PANELS]
+    sizes = {_shape(view) for view in views}
+    panels = [
+        _panel(view, count, tile, with_size=len(sizes) > 1)
+        for view, count in zip(drawn, counts, strict=False)
+    ]
+    rows, columns = _shape(views[0])
+    size = (
+        f"{rows:,} × {columns:,} pairs, tiles of {tile} × {tile}"
+        if len(sizes) == 1
+        else f"tiles of {tile} × {tile}"
+    )
+    some = f", the first {len(drawn)} of {len(views)} panels" if len(views) > len(drawn) else ""
+    heading = f"{title}\n{size}{some}" if title else size + some
+    write_panels(
+        panels,
+        path,
+        title=heading,
+        legend=_legend(views),
+        caption=" ".join([*notes, *_scale_notes(drawn)]),
+        across=across,
+    )
     return counts
 
 
-def check_format(path: str | Path) -> Path:
-    """The path, if its suffix is that of a format that is written; else WrongPictureFormat."""
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix in FORMATS:
-        return Path(path)
-    near = nearest(suffix, list(FORMATS))
-    raise WrongPictureFormat(file=str(path), hint=f"did you mean .{near}?" if near else None)
+def _shape(view: Pairs | TilesAtScale) -> tuple[int, int]:
+    return (view.mask.shape[0], view.mask.shape[1]) if isinstance(view, Pairs) else (view.rows, view.columns)
 
 
-# -------------------------------------------------------------------------------------------------------- drawing
+def _legend(views: Sequence[Pairs | TilesAtScale]) -> Legend:
+    if not any(isinstance(view, TilesAtScale) for view in views):
+        return OF_PAIRS
+    if all(isinstance(view, TilesAtScale) for view in views):
+        return OF_TILES
+    return OF_PAIRS
 
 
-def _figure(
-    masks: Bools, title: str, tile: int, names: Sequence[str], q_offset: int, counts: Sequence[TileCounts]
-) -> Any:
-    panels, rows, columns = masks.shape
-    across = ceil(sqrt(panels))
-    down = ceil(panels / across)
-    width, height = _panel_size(rows, columns, panels)
-    inches = (across * width + 0.3, down * (height + 0.3) + 1.1)
-    figure: Any = Figure(figsize=inches, facecolor=PAPER, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
-    axes = figure.subplots(down, across, squeeze=False).ravel()
-    for place, panel in enumerate(axes):
-        if place >= panels:
-            panel.set_axis_off()
-            continue
-        _draw_panel(panel, masks[place], tile, q_offset)
-        name = f"{names[place]}\n" if names[place] else ""
-        about = f"{counts[place]} tiles · {_percent(counts[place].density)} of the pairs visible"
-        panel.set_title(name + about, fontsize=9, color=INK)
-    figure.suptitle(_title(title, rows, columns, tile, panels, len(counts)), fontsize=11.5, color=INK)
-    across = 4 if figure.get_figwidth() > 8 else 2
-    figure.legend(
-        handles=_legend(), loc="outside lower center", ncols=across, frameon=False, fontsize=9, labelcolor=INK
-    )
-    return figure
+def _scale_notes(views: Sequence[Pairs | TilesAtScale]) -> list[str]:
+    """What must be known to read a picture whose pixels are more than a pair."""
+    pictures = [view.picture for view in views if isinstance(view, TilesAtScale)]
+    notes = ["Tiles are classified from the predicate, not drawn from its pairs."] if pictures else []
+    steps = sorted({picture.step for picture in pictures if picture.step > 1})
+    if steps:
+        boxes = " or ".join(f"{step} × {step}" for step in steps)
+        notes.append(f"A pixel is {boxes} tiles: the mean of their colours, at least half as strong.")
+    longest = max((max(view.mask.shape) for view in views if isinstance(view, Pairs)), default=0)
+    if longest > MOST_PIXELS:
+        step = ceil(longest / MOST_PIXELS)
+        notes.append(f"A pixel is {step} × {step} pairs: the mean of their colours.")
+    return notes
 
 
-def _panel_size(rows: int, columns: int, panels: int) -> tuple[float, float]:
-    """Inches of a panel: the longer side is fixed, the shorter follows the shape of the mask, within reason."""
-    longer = 6.4 if panels == 1 else 4.4 if panels <= 4 else 3.6
-    shape = min(max(rows / columns, 0.25), 4.0)
-    return (longer, max(longer * shape, 1.5)) if shape <= 1 else (max(longer / shape, 3.2), longer)
+def _panel(view: Pairs | TilesAtScale, counts: TileCounts, tile: int, *, with_size: bool) -> Panel:
+    rows, columns = _shape(view)
+    name = f"{view.name}: {rows:,} × {columns:,}" if with_size else view.name
+    about = f"{counts} tiles\n{counts.visible}"
+    pixels = pixels_of_pairs(view.mask, tile) if isinstance(view, Pairs) else view.picture.pixels
+    heading = f"{name}\n{about}" if name else about
+    return Panel(heading, pixels, rows, columns, view.x, view.y, view.top, tile=tile)
 
 
-def _title(title: str, rows: int, columns: int, tile: int, panels: int, heads: int) -> str:
-    size = f"{rows} × {columns} pairs, tiles of {tile} × {tile}"
-    some = f", the first {panels} of {heads} heads" if heads > panels else ""
-    return f"{title}\n{size}{some}" if title else size + some
+# ------------------------------------------------------------------------------------------ keys of one query
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share in (0, 1) or 0.001 <= share <= 0.999 else f"{share:.2%}"
+def draw_keys(views: Sequence[Keys], path: str | Path, *, title: str = "") -> None:
+    """Write what one query sees, a panel for each view; a grid of three extents has a panel for each frame.
+
+    Raises WrongPictureFormat, PictureNotWritten.
+    """
+    path = check_format(path)
+    frames = max((view.grid[0] for view in views if len(view.grid) == 3), default=1)
+    most = max(1, min(frames, MOST_FRAMES // len(views)))
+    drawn: list[Panel] = []
+    notes: list[str] = []
+    for view in views:
+        found, note = _key_panels(view, most)
+        drawn += found
+        notes += [note] if note and note not in notes else []
+    across = None if frames == 1 or len(views) == 1 else min(most, 8)
+    write_panels(drawn, path, title=title, legend=OF_KEYS, caption=" ".join(notes), across=across)
 
 
-def _draw_panel(panel: Any, mask: Bools, tile: int, q_offset: int) -> None:
-    rows, columns = mask.shape
-    edges = (-0.5, columns - 0.5, q_offset + rows - 0.5, q_offset - 0.5)
-    panel.imshow(_pixels(mask, tile), extent=edges, interpolation="nearest", aspect="auto", zorder=1)
-    if rows / columns <= 4 and columns / rows <= 4:
-        panel.set_aspect("equal")
-    if max(rows, columns) / tile <= 128:
-        panel.add_collection(_tile_lines(rows, columns, tile, q_offset))
-    panel.set_xlabel("key k", color=INK)
-    panel.set_ylabel("query q", color=INK)
-    panel.set_xticks(_ticks(columns, tile))
-    panel.set_yticks([q_offset + tick for tick in _ticks(rows, tile)])
-    panel.tick_params(colors=INK, labelsize=8)
-    for spine in panel.spines.values():
-        spine.set_color(LINE)
+def _key_panels(view: Keys, most: int) -> tuple[list[Panel], str]:
+    """The panels of one view, and what must be said of them."""
+    seen, total = int(view.seen.sum()), len(view.seen)
+    about = f"{seen:,} of {total:,} visible"
+    heading = f"{view.name}\n{about}" if view.name else about
+    match view.grid:
+        case (length,) if length <= LONGEST_STRIP:
+            mark = None if view.query is None else (0, view.query)
+            return [
+                Panel(heading, _coloured(view.seen[None]), 1, length, view.x, "", mark=mark, row_labels=())
+            ], ""
+        case (length,):
+            width = 1 << ((length - 1).bit_length() + 1) // 2
+            lines = _folded(view, (ceil(length / width), width), heading, written=True)
+            return [lines[0]], f"The sequence runs like lines of {width:,}. {lines[1]}".strip()
+        case (height, width):
+            panel, note = _folded(view, (height, width), f"{heading}, on a grid of {grid_text(view.grid)}")
+            return [panel], note
+        case _:
+            return _frames(view, most)
 
 
-def _ticks(length: int, tile: int) -> list[int]:
-    """The first positions of tiles, at most nine; plain steps where there are fewer than three tiles."""
-    tiles = ceil(length / tile)
-    step = tile * ceil(tiles / 8) if tiles >= 3 else max(1, ceil(length / 8))
-    return list(range(0, length, step))
+def _folded(view: Keys, grid: tuple[int, int], heading: str, *, written: bool = False) -> tuple[Panel, str]:
+    """Keys on rows of a grid, and a note where a pixel stands for several; `written`: rows are labelled with the
+    position of their first key."""
+    height, width = grid
+    cells = np.zeros(height * width, np.bool_)
+    cells[: len(view.seen)] = view.seen
+    step = max(1, ceil(max(height, width) / MOST_CELLS))
+    pixels = _coloured(_any(cells.reshape(height, width), step), len(view.seen) - (height - 1) * width, step)
+    mark = None if view.query is None else divmod(view.query, width)
+    labels = _written(height, width) if written else None
+    x = f"{view.x} mod {width:,}" if written else f"{view.x}: column"
+    y = "first of the line" if written else "row"
+    note = f"A pixel is {step} × {step} keys, coloured where any is visible." if step > 1 else ""
+    return Panel(heading, pixels, height, width, x, y, mark=mark, row_labels=labels), note
 
 
-def _tile_lines(rows: int, columns: int, tile: int, q_offset: int) -> Any:
-    """Thin lines between tiles."""
-    left, right, top, bottom = -0.5, columns - 0.5, q_offset - 0.5, q_offset + rows - 0.5
-    upright = [[(left + x, top), (left + x, bottom)] for x in range(tile, columns, tile)]
-    level = [[(left, top + y), (right, top + y)] for y in range(tile, rows, tile)]
-    return LineCollection(upright + level, colors=LINE, linewidths=0.5, alpha=0.7, zorder=2)
+def _written(height: int, width: int) -> tuple[tuple[int, str], ...]:
+    step = ceil(height / 8)
+    return tuple((row, f"{row * width:,}") for row in range(0, height, step))
 
 
-def _pixels(mask: Bools, tile: int) -> NDArray[np.uint8]:
-    """RGB of every pair, or of the averages where the mask has more pairs than a panel has pixels."""
-    rows, columns = mask.shape
-    kinds = tile_kinds(mask, tile)
-    row_step = ceil(rows / MOST_PIXELS)
-    starts, widths = _parts(columns, ceil(columns / MOST_PIXELS))
-    lines: list[NDArray[np.uint8]] = []
-    for start in range(0, rows, row_step):
-        part = mask[start : start + row_step]
-        row_kinds = kinds[np.arange(start, start + len(part)) // tile]
-        colours = PALETTE[2 * np.repeat(row_kinds, tile, axis=1)[:, :columns] + part]
-        sums = np.add.reduceat(colours.sum(axis=0, dtype=np.int64), starts, axis=0)
-        lines.append((sums // (widths[:, None] * len(part))).astype(np.uint8))
-    return np.stack(lines)
+def _frames(view: Keys, most: int) -> tuple[list[Panel], str]:
+    """A panel for each frame; where there are too many, for those nearest to the query."""
+    frames, height, width = view.grid
+    cells = np.zeros(frames * height * width, np.bool_)
+    cells[: len(view.seen)] = view.seen
+    at = None if view.query is None else divmod(view.query, height * width)
+    middle = 0 if at is None else at[0]
+    first = min(max(middle - most // 2, 0), max(frames - most, 0))
+    shown = range(first, min(first + most, frames))
+    panels: list[Panel] = []
+    for frame in shown:
+        image = cells.reshape(view.grid)[frame]
+        mark = divmod(at[1], width) if at is not None and frame == at[0] else None
+        name = f"{view.name} · frame {frame}" if view.name else f"frame {frame}"
+        heading = f"{name}\n{int(image.sum()):,} visible"
+        panels.append(Panel(heading, _coloured(image), height, width, "", "", mark=mark))
+    note = f"{int(view.seen.sum()):,} of {len(view.seen):,} visible, on a grid of {grid_text(view.grid)}."
+    if len(shown) < frames:
+        around = view.seen[first * height * width : shown.stop * height * width]
+        outside = int(view.seen.sum()) - int(around.sum())
+        note += (
+            f" Frames {shown.start} to {shown.stop - 1} of {frames}; {outside:,} visible keys lie outside."
+        )
+    return panels, f"{view.name}: {note}" if view.name else note
 
 
-def _legend() -> list[Any]:
-    entries = (
-        (COLOURS[5], "full tile: no mask needed"),
-        (COLOURS[3], "partial tile: visible pair"),
-        (COLOURS[2], "partial tile: hidden pair"),
-        (COLOURS[0], "empty tile: never computed"),
-    )
-    return [Patch(facecolor=colour, edgecolor=LINE, linewidth=0.5, label=label) for colour, label in entries]
+def _any(cells: Bools, step: int) -> Bools:
+    """Whether any of `step` × `step` places is set."""
+    (rows, _), (columns, _) = (parts(length, step) for length in cells.shape)
+    down: Bools = np.logical_or.reduceat(cells, rows, axis=0)
+    return np.logical_or.reduceat(down, columns, axis=1)
 
 
-def _save(figure: Any, path: Path) -> None:
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
-        path.suffix.lower().removeprefix("."), {}
-    )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _settings({"svg.hashsalt": "attnlang"}):  # the same picture is the same file
-            figure.savefig(path, dpi=160, metadata=metadata)
-    except OSError as error:
-        raise PictureNotWritten(file=str(path), reason=error.strerror or str(error)) from None
+def _coloured(cells: Bools, last: int | None = None, step: int = 1) -> Any:
+    """Visible and hidden in their colours; in the last row only the first `last` places are keys."""
+    pixels = np.where(cells[..., None], np.array(rgb(COLOURS[5])), np.array(rgb(COLOURS[0]))).astype(np.uint8)
+    if last is not None and step == 1:
+        pixels[-1, last:] = 255
+    return pixels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnlang.errors import Diagnostic, nearest
+from attnlang.settings import CPU_LEVELS
 
 
 class UnknownTarget(Diagnostic):
@@ -52,11 +53,16 @@ AHEAD = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
 
 
 def target_of(name: object) -> Target:
-    """The target of that name; `cuda:NN` of a related architecture takes the figures of the nearest known below."""
+    """The target of that name; `cuda:NN` of a related architecture takes the figures of the nearest known below.
+
+    `cpu:LEVEL` is what `cpu` becomes on a machine: its kernels are printed for one level of vector instructions.
+    """
     if not isinstance(name, str):
         raise UnknownTarget(None, f"a target is a str: {', '.join(TARGETS)}", name=name)
     if name in TARGETS:
         return TARGETS[name]
+    if name.startswith("cpu:") and name[4:] in CPU_LEVELS:
+        return Target(name, "cpu", 0)
     if name.startswith("cuda:") and name[5:].isdigit() and int(name[5:]) >= 80:
         known = max(
             int(t.name[5:])

@@ -45,6 +45,42 @@ TRITON: dict[str, Spelling] = {
     "pow_whole": _call("power_whole", 2),
 }  # fmt: skip
 
+# Arithmetic of C++ works alike for numbers and for vectors of them; the rest are functions (cpp_helpers, cpp_math).
+CPP: dict[str, Spelling] = {
+    "add": _infix("+", SUM), "sub": _infix("-", SUM), "mul": _infix("*", PRODUCT), "div": _infix("/", PRODUCT),
+    "floordiv": _infix("/", PRODUCT), "mod": _infix("%", PRODUCT),
+    "floordiv_signed": _call("floor_divide", 2), "mod_signed": _call("floor_modulo", 2),
+    "floordiv_float": _call("floor_quotient", 2), "mod_float": _call("floor_rest", 2),
+    "neg": Spelling("-{0}", UNARY), "not": Spelling("{0} == 0", COMPARISON),
+    "and": _infix("&", BITS), "or": _infix("|", BITS),
+    "lt": _infix("<", COMPARISON), "le": _infix("<=", COMPARISON), "gt": _infix(">", COMPARISON),
+    "ge": _infix(">=", COMPARISON), "eq": _infix("==", COMPARISON), "ne": _infix("!=", COMPARISON),
+    "min": _call("minimum", 2), "max": _call("maximum", 2), "where": _call("choose", 3),
+    "abs": _call("absolute", 1), "sign": _call("sign", 1),
+    "exp": _call("exp", 1), "exp2": _call("exp2", 1), "expm1": _call("expm1", 1),
+    "log": _call("log", 1), "log2": _call("log2", 1), "log1p": _call("log1p", 1),
+    "sqrt": _call("square_root", 1), "rsqrt": Spelling("1.0f / square_root({0})", PRODUCT),
+    "sin": _call("sin", 1), "cos": _call("cos", 1),
+    "tanh": _call("tanh", 1), "sigmoid": _call("sigmoid", 1), "softplus": _call("softplus", 1),
+    "erf": _call("erf", 1), "atan": _call("atan", 1), "floor": _call("round_down", 1), "ceil": _call("round_up", 1),
+    "round": _call("nearest", 1), "pow": _call("power", 2), "pow_integer": _call("power_integer", 2),
+    "pow_whole": _call("power_whole", 2),
+}  # fmt: skip
+
+CPP_NUMBERS: dict[str, str] = {
+    "i1": "bool", "i8": "int32_t", "i32": "int32_t", "i64": "int64_t",
+    "fp16": "float", "bf16": "float", "fp32": "float", "fp64": "double",
+}  # fmt: skip
+"""Types of single numbers: what is stored in two bytes is computed with as float."""
+CPP_VECTORS: dict[str, str] = {
+    "i1": "ints", "i8": "ints", "i32": "ints", "i64": "longs",
+    "fp16": "floats", "bf16": "floats", "fp32": "floats", "fp64": "doubles",
+}  # fmt: skip
+CPP_STORED: dict[str, str] = {
+    "i1": "uint8_t", "i8": "int8_t", "i32": "int32_t", "i64": "int64_t",
+    "fp16": "half", "bf16": "bfloat", "fp32": "float", "fp64": "double",
+}  # fmt: skip
+
 # Functions of the kernels' own, printed above a kernel that uses them. Each works for scalars and tiles.
 TRITON_HELPERS: dict[str, str] = {
     "floor_divide": """\

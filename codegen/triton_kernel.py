@@ -92,10 +92,12 @@ def _statement(statement: Statement, lines: Lines) -> None:
             lines.add("", f"# {text}")
         case Assign(name, value):
             lines.add(f"{name} = {_print(value)}")
-        case Store(pointer, base, offset, value, mask):
+        case Store(pointer, base, offset, value, mask, accumulate):
             address = _address(pointer, base, offset, value.shape)
             shown = "" if mask is None else f", mask={_spread(mask, value.shape)}"
-            lines.add(f"tl.store({address}, {_print(value)}{shown})")
+            order = ', sem="relaxed"' if accumulate else ""
+            writes = "tl.atomic_add" if accumulate else "tl.store"
+            lines.add(f"{writes}({address}, {_print(value)}{shown}{order})")
         case Loop(variable, start, stop, body, _):
             with lines.block(f"for {variable} in range({_print(start)}, {_print(stop)}):"):
                 for inner in body:
@@ -206,10 +208,16 @@ def _operation(op: str, args: tuple[Expr, ...], kind: str, shape: Shape) -> tupl
 
 
 def _dot(dot: Dot) -> str:
-    """`tl.dot`, in full precision for float32; a right operand stored by rows of the result's columns is transposed."""
-    right = _print(dot.right)
+    """`tl.dot`, in full precision for float32; a right operand stored by rows of the result's columns is transposed.
+
+    A left operand that is contracted over its rows is transposed too. Where it is computed from another product,
+    Triton 3.4 to 3.7.0 miscompile that on Hopper: no kernel for Triton's targets is lowered so.
+    """
+    left, right = _print(dot.left), _print(dot.right)
+    if dot.left.shape.index(dot.over) == 0:
+        left = f"tl.trans({left})"
     if dot.right.shape.index(dot.over) == 1:
         right = f"tl.trans({right})"
     precision = ', input_precision="ieee"' if dot.left.type == "fp32" else ""
     accumulator = "" if dot.accumulator is None else f", {_print(dot.accumulator)}"
-    return f"tl.dot({_print(dot.left)}, {right}{accumulator}{precision})"
+    return f"tl.dot({left}, {right}{accumulator}{precision})"

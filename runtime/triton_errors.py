@@ -39,14 +39,6 @@ class TritonCompileError(Diagnostic):
         return type(self), (self.kernel, self.target, self.line, self.source_line)
 
 
-class TritonLaunchError(Diagnostic):
-    """A kernel was called with arguments that do not fit it, or does not fit the device."""
-
-    code = "E542"
-    message = "the kernel {kernel} cannot be launched: {reason}"
-    hint = ""
-
-
 def require(name: str) -> Any:
     """The module `name` of Triton; `TritonMissing` where it is not installed or does not load."""
     try:

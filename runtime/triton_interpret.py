@@ -19,8 +19,9 @@ import torch
 from attnlang.artifact import Argument, KernelSource
 
 from . import triton_numbers as numbers
+from .arguments import LaunchError
 from .triton_device import builder, device_function, interpreted, typed_range
-from .triton_errors import TritonCompileError, TritonLaunchError, first_line
+from .triton_errors import TritonCompileError, first_line
 from .triton_load import file_name, line_of, load, type_name
 from .triton_lock import TRITON
 
@@ -40,13 +41,13 @@ def interpret(
     """Run every program of `grid`, one after the other, on CPU tensors; results are written into them.
 
     `arguments` must already have been checked against `source.arguments` (`triton_launch.launch` does it).
-    `progress(done, total)` is called after each program. Raises `TritonLaunchError` for a tensor that is
+    `progress(done, total)` is called after each program. Raises `LaunchError` for a tensor that is
     not on the CPU, `TritonCompileError` with the offending line for anything that goes wrong inside.
     """
     for name, value in arguments.items():
         if isinstance(value, torch.Tensor) and value.device.type != "cpu":
             reason = f"the interpreter works on CPU tensors, but {name} is on {value.device}"
-            raise TritonLaunchError(kernel=source.name, reason=reason)
+            raise LaunchError(kernel=source.name, reason=reason)
     entry = load(source)
     with TRITON.exclusive():
         function = device_function(entry).fn

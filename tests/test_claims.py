@@ -1,4 +1,4 @@
-"""Claims: each kind held and refuted, with counterexamples that can be made again, and what cannot be asked."""
+"""Claims: each kind proved, refuted and searched, counterexamples made again, and what cannot be asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import attnlang
 from attnlang import cli
 from attnlang.call_interface import Interface
-from attnlang.claims import Verdict, check_claim
+from attnlang.claims import Verdict, check_claim, search_claim
 from attnlang.claims_cases import Search
 from attnlang.errors import Diagnostics
 from attnlang.ir.pattern import Claim
@@ -28,6 +28,13 @@ def verdict(*lines: str, parameters: str = "") -> Verdict:
     """The verdict on the one claim of a pattern."""
     (found,) = verdicts(f"pattern test({parameters}):\n" + "".join(f"    {line}\n" for line in lines))
     return found
+
+
+def search(*lines: str, parameters: str = "") -> Verdict:
+    """What the search alone says of the one claim of a pattern."""
+    text = f"pattern test({parameters}):\n" + "".join(f"    {line}\n" for line in lines)
+    interface = Interface(attnlang.parse(text).ir)
+    return search_claim(interface, interface.pattern.claims[0], None)
 
 
 def claim_of_example(name: str, claim: Claim) -> Verdict:
@@ -126,10 +133,13 @@ LEAKS = {
 
 @pytest.mark.parametrize("lines", CAUSAL.values(), ids=CAUSAL.keys())
 def test_causal_holds(lines: list[str]) -> None:
-    found = verdict(*lines, "assert causal", parameters="block: int >= 1 = 4")
-    assert (found.outcome, found.counterexample) == ("held", None), str(found)
-    assert found.cases >= 40
-    assert "(NQ ≤ 32, NK ≤ 32, H ≤ 4)" in found.reason
+    lines = [*lines, "assert causal"]
+    found = verdict(*lines, parameters="block: int >= 1 = 4")
+    assert (found.outcome, found.cases, found.counterexample) == ("proved", 0, None), str(found)
+    tried = search(*lines, parameters="block: int >= 1 = 4")
+    assert (tried.outcome, tried.counterexample) == ("searched", None), str(tried)
+    assert tried.cases >= 40
+    assert "(NQ ≤ 32, NK ≤ 32, H ≤ 4)" in tried.reason
 
 
 @pytest.mark.parametrize(("lines", "route"), LEAKS.values(), ids=LEAKS.keys())
@@ -163,7 +173,7 @@ def test_a_counterexample_is_a_call_that_can_be_made() -> None:
     "name", ["sliding_window", "native_sparse", "chunk_recurrent", "delta", "block_topk"]
 )
 def test_examples_that_are_causal(name: str) -> None:
-    assert claim_of_example(name, Claim("causal")).outcome == "held"
+    assert claim_of_example(name, Claim("causal")).outcome == "proved"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +188,7 @@ def test_examples_that_are_not(name: str, route: str) -> None:
 
 def test_later_queries_are_positions_of_the_keys() -> None:
     found = verdict("mask k <= q - (NK - NQ)", "assert causal")
-    assert found.outcome == "held", "fewer keys than the causal ones"
+    assert found.outcome == "proved", "fewer keys than the causal ones"
     ahead = verdict("mask k <= q + (NK - NQ)", "assert causal")
     assert ahead.counterexample is not None
     assert ahead.counterexample.sizes["NQ"] < ahead.counterexample.sizes["NK"]
@@ -188,7 +198,7 @@ def test_later_queries_are_positions_of_the_keys() -> None:
 
 
 def test_nonempty() -> None:
-    assert verdict("mask causal", "assert nonempty").outcome == "held"
+    assert verdict("mask causal", "assert nonempty").outcome == "proved"
     found = verdict("mask k < q", "assert nonempty").counterexample
     assert found is not None
     assert found.found == "q = 0 sees no key"
@@ -205,12 +215,14 @@ def test_nonempty_shows_the_tensors_that_decide() -> None:
 
 def test_nonempty_of_several_attentions_is_of_their_union() -> None:
     lines = ["branch near:", "    mask k == q", "branch far:", "    mask k < q - 2", "output near + far"]
-    assert verdict(*lines, "assert nonempty").outcome == "held"
+    assert verdict(*lines, "assert nonempty").outcome == "proved"
     assert verdict(*lines[2:4], "output far", "assert nonempty").outcome == "refuted"
 
 
 def test_rows() -> None:
-    assert verdict("mask window(size)", "assert rows <= size", parameters="size: int >= 1").outcome == "held"
+    assert (
+        verdict("mask window(size)", "assert rows <= size", parameters="size: int >= 1").outcome == "proved"
+    )
     found = verdict(
         "mask window(size + 1)", "assert rows <= size", parameters="size: int >= 1"
     ).counterexample
@@ -221,7 +233,7 @@ def test_rows() -> None:
 
 def test_rows_of_a_choice() -> None:
     lines = ["select near[q] = top(keep) k by Q[q] @ K[k] where k <= q", "sparsity near(q, k)"]
-    assert verdict(*lines, "assert rows <= keep", parameters="keep: int >= 1 = 4").outcome == "held"
+    assert verdict(*lines, "assert rows <= keep", parameters="keep: int >= 1 = 4").outcome == "proved"
     assert verdict(*lines, "assert rows < keep", parameters="keep: int >= 1 = 4").outcome == "refuted"
 
 
@@ -231,7 +243,7 @@ def test_rows_with_an_index_of_their_own_are_seen_together() -> None:
         "    mask k <= q and k mod 2 == c",
         "output sum(part[c, q] for c in 2)",
     ]
-    assert verdict(*lines, "assert rows <= NK").outcome == "held"
+    assert verdict(*lines, "assert rows <= NK").outcome == "proved"
     assert verdict(*lines, "assert rows <= (NK + 1) // 2").outcome == "refuted"
 
 
@@ -243,7 +255,7 @@ def test_rows_are_of_keys() -> None:
         "    value V[c.first]",
         "output coarse",
     ]
-    assert verdict(*lines, "assert nonempty").outcome == "held"
+    assert verdict(*lines, "assert nonempty").outcome == "proved"
     with pytest.raises(Diagnostics) as caught:
         verdict(*lines, "assert rows <= 2")
     assert "no attention over the keys enters its output" in str(caught.value)
@@ -254,7 +266,7 @@ def test_rows_are_of_keys() -> None:
 
 def test_density_at_a_size_is_exact() -> None:
     within = verdict("mask causal", "assert density <= 0.50001 where NK = 65536")
-    assert within.outcome == "held"
+    assert within.outcome == "proved"
     assert "the density is 0.500008" in within.reason
     above = verdict("mask causal", "assert density <= 0.5 where NK = 65536").counterexample
     assert above is not None
@@ -264,7 +276,7 @@ def test_density_at_a_size_is_exact() -> None:
 def test_density_from_ranges_that_go_up_and_down_is_exact() -> None:
     """The window stops at the borders: its bounds as functions of q have no direction."""
     lines = ["require NK == length", "mask neighborhood(q, k, length, 5, 3)"]
-    for claim, outcome in (("<=", "held"), (">=", "held"), ("<", "refuted")):
+    for claim, outcome in (("<=", "proved"), (">=", "proved"), ("<", "refuted")):
         found = verdict(
             *lines, f"assert density {claim} 5 / 80 where NK = 80, length = 80", parameters="length: int >= 5"
         )
@@ -274,12 +286,18 @@ def test_density_from_ranges_that_go_up_and_down_is_exact() -> None:
 
 def test_density_of_few_pairs_is_counted_one_by_one() -> None:
     lines = ["mask (q * q + k) mod 3 == 0"]
-    assert verdict(*lines, "assert density <= 0.34 where NK = 300").outcome == "held"
+    assert verdict(*lines, "assert density <= 0.34 where NK = 300").outcome == "proved"
     assert verdict(*lines, "assert density < 0.3 where NK = 300").outcome == "refuted"
 
 
-def test_density_that_cannot_be_counted_is_undecided() -> None:
+def test_density_that_is_too_much_to_count_follows_from_its_rows() -> None:
     found = verdict("mask (q * q + k) mod 3 == 0", "assert density <= 0.34 where NK = 65536")
+    assert (found.outcome, found.cases) == ("proved", 0)
+    assert found.reason == "each query sees only NK of them, every 3-th of them"
+
+
+def test_density_that_cannot_be_counted_is_undecided() -> None:
+    found = verdict("mask (q * q + k * k) mod 3 == 0", "assert density <= 0.34 where NK = 65536")
     assert (found.outcome, found.cases) == ("undecided", 0)
     assert "4,294,967,296 pairs are too many" in found.reason
 
@@ -287,19 +305,19 @@ def test_density_that_cannot_be_counted_is_undecided() -> None:
 def test_density_takes_the_defaults_and_what_the_claim_gives() -> None:
     lines = ["mask window(size)"]
     at_default = verdict(*lines, "assert density <= 0.01 where NK = 4096", parameters="size: int >= 1 = 16")
-    assert at_default.outcome == "held"
+    assert at_default.outcome == "proved"
     given = "assert density <= 0.01 where NK = 4096, size = 64"
     assert verdict(*lines, given, parameters="size: int >= 1 = 16").outcome == "refuted"
 
 
 def test_density_differs_between_heads() -> None:
     lines = ["mask k <= q if h < H // 2 else k == q"]
-    assert verdict(*lines, "assert density <= 0.3 where NK = 512, H = 2").outcome == "held"
+    assert verdict(*lines, "assert density <= 0.3 where NK = 512, H = 2").outcome == "proved"
     assert verdict(*lines, "assert density <= 0.2 where NK = 512, H = 2").outcome == "refuted"
 
 
 def test_density_without_a_size_is_of_small_calls() -> None:
-    assert verdict("mask causal", "assert density <= 1").outcome == "held"
+    assert verdict("mask causal", "assert density <= 1").outcome == "proved"
     assert verdict("mask causal", "assert density <= 0.6").outcome == "refuted"
 
 
@@ -318,8 +336,8 @@ pattern two(size: int >= 1 = 4):
 
 
 def test_equal() -> None:
-    (held,) = verdicts(TWO.format(mask="0 <= q - k < size"), "one")
-    assert (held.outcome, held.cases > 60) == ("held", True)
+    (proved,) = verdicts(TWO.format(mask="0 <= q - k < size"), "one")
+    assert (proved.outcome, proved.cases) == ("proved", 0)
     (refuted,) = verdicts(TWO.format(mask="0 <= q - k <= size"), "one")
     assert refuted.counterexample is not None
     assert refuted.counterexample.at == {"b": 0, "h": 0, "q": 1}
@@ -384,7 +402,7 @@ def test_grids_meet_their_requirements() -> None:
 def test_where_fixes_what_is_searched() -> None:
     lines = ["mask k <= q + ahead"]
     assert (
-        verdict(*lines, "assert causal where ahead = 0", parameters="ahead: int >= 0 = 0").outcome == "held"
+        verdict(*lines, "assert causal where ahead = 0", parameters="ahead: int >= 0 = 0").outcome == "proved"
     )
     found = verdict(
         *lines, "assert causal where NK = 20, ahead = 2", parameters="ahead: int >= 0 = 0"
@@ -394,8 +412,8 @@ def test_where_fixes_what_is_searched() -> None:
 
 
 def test_one_query_of_many_keys_is_searched() -> None:
-    found = verdict("mask causal", "assert causal where NQ = 1")
-    assert (found.outcome, "(NQ ≤ 1, NK ≤ 32" in found.reason) == ("held", True)
+    found = search("mask causal", "assert causal where NQ = 1")
+    assert (found.outcome, "(NQ ≤ 1, NK ≤ 32" in found.reason) == ("searched", True)
     ahead = verdict("mask k <= q or k == 9", "assert causal where NQ = 1").counterexample
     assert ahead is not None
     assert (ahead.sizes["NQ"], ahead.at["k"]) == (1, 9)
@@ -412,14 +430,17 @@ def test_a_density_needs_a_call_that_exists(where: str, reason: str) -> None:
     assert mistake.text.endswith(f"cannot be asked of 'test': {reason}")
 
 
-def test_what_is_too_large_to_search_is_undecided() -> None:
-    found = verdict("mask causal", "assert causal where NK = 65536")
-    assert found.outcome == "undecided"
-    assert "16,384 pairs" in found.reason
-    none = verdict("mask causal", "assert causal where NK = 0")
-    assert (none.outcome, none.cases) == ("undecided", 0)
-    never = verdict("require NK > 100000", "mask causal", "assert causal")
-    assert (never.outcome, never.cases) == ("undecided", 0)
+def test_what_is_too_large_to_search_is_proved_or_undecided() -> None:
+    claims = ("assert causal where NK = 65536", "assert nonempty where NK = 65536")
+    assert verdict("mask causal", claims[0]).outcome == "proved"
+    found = verdict("mask (q * q + k) mod 5 == 0", claims[1])
+    assert (found.outcome, "16,384 pairs" in found.reason) == ("undecided", True)
+
+
+def test_a_claim_on_no_call_is_undecided() -> None:
+    for lines in (["assert causal where NK = 0"], ["require NK < 0", "assert causal"]):
+        found = verdict("mask causal", *lines)
+        assert (found.outcome, found.cases) == ("undecided", 0)
 
 
 def test_a_pattern_without_keys_has_no_rows() -> None:
@@ -437,7 +458,8 @@ def test_check_reports_what_is_refuted(tmp_path: Path, capsys: pytest.CaptureFix
         "pattern ahead():\n    mask k <= q + 1\n    assert nonempty\n    assert rows <= 2 where NK = 2\n"
     )
     assert cli.main(["check", str(file)]) == 0
-    assert "assert rows <= 2 where NK = 2: held: no counterexample in" in capsys.readouterr().out
+    told = "assert rows <= 2 where NK = 2: proved: each query sees at most 2 keys: there are NK of them\n"
+    assert told in capsys.readouterr().out
     file.write_text("pattern ahead():\n    mask k < q\n    assert nonempty\n")
     assert cli.main(["check", str(file)]) == 1
     assert capsys.readouterr().err == (
@@ -449,12 +471,23 @@ def test_check_reports_what_is_refuted(tmp_path: Path, capsys: pytest.CaptureFix
     )
 
 
+def test_check_says_what_holds_beside_what_is_refuted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ahead.attn"
+    file.write_text("pattern ahead():\n    mask k < q\n    assert causal\n    assert nonempty\n")
+    assert cli.main(["check", str(file)]) == 1
+    told = capsys.readouterr()
+    assert told.out == f"  {file}:3:5: ahead: assert causal: proved: every key that is visible has k <= q\n"
+    assert "'assert nonempty' does not hold for 'ahead': q = 0 sees no key" in told.err
+
+
 def test_check_gives_editors_the_counterexample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ahead.attn"
     file.write_text("pattern ahead():\n    mask k < q\n    assert causal\n    assert nonempty\n")
     assert cli.main(["check", "--json", str(file)]) == 1
     (found,) = json.loads(capsys.readouterr().out)["files"]
-    held, refuted = found["patterns"][0]["claims"]
-    assert (held["outcome"], held["counterexample"]) == ("held", None)
+    proved, refuted = found["patterns"][0]["claims"]
+    assert (proved["outcome"], proved["counterexample"]) == ("proved", None)
     assert refuted["counterexample"]["at"] == {"b": 0, "h": 0, "q": 0}
     assert [error["code"] for error in found["errors"]] == ["E270"]

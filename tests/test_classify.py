@@ -14,6 +14,7 @@ from attnlang.passes import classify as module
 from attnlang.passes.boxes_lower import MissingNumber
 from attnlang.passes.boxes_runs import EMPTY, FULL, PARTIAL
 from attnlang.passes.classify import Tiles, classify
+from attnlang.passes.summaries import Summary
 from tests.catalogue import call, example, seen
 from tests.definitions import DEFINITIONS, cases
 
@@ -43,7 +44,7 @@ def only_attention(pattern: Pattern) -> Attention:
 def compare(
     pattern: Pattern,
     symbols: Mapping[str, Any],
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray | Summary],
     mask: np.ndarray,
     tile: tuple[int, int],
 ) -> tuple[int, Tiles]:

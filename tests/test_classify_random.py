@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from attnlang import AttnlangError, Pattern, parse
 from attnlang.ir.interpret import Inputs, visible
+from attnlang.passes.summaries import summary_of
 from tests.predicates import COMPARISONS, PARAMETERS, numbers, predicates
 from tests.test_classify import compare
 
@@ -24,23 +26,52 @@ relaxed = settings(
 )
 
 
-@relaxed
-@given(
-    text=predicates(),
-    sizes=st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(-30, 30)),
-    tile=st.sampled_from(TILES),
-    a=st.integers(1, 9),
-    c=st.integers(-6, 12),
+@dataclass(frozen=True)
+class WholeCall:
+    """A predicate over whole numbers, and a call of it: queries, keys, offset."""
+
+    text: str
+    sizes: tuple[int, int, int]
+    tile: tuple[int, int]
+    a: int
+    c: int
+
+
+WHOLE_CALLS = st.builds(
+    WholeCall,
+    predicates(),
+    st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(-30, 30)),
+    st.sampled_from(TILES),
+    st.integers(1, 9),
+    st.integers(-6, 12),
 )
-def test_whole_numbers(text: str, sizes: tuple[int, int, int], tile: tuple[int, int], a: int, c: int) -> None:
-    queries, keys, offset = sizes
+
+
+@relaxed
+@given(call=WHOLE_CALLS)
+def test_whole_numbers(call: WholeCall) -> None:
+    assert check_whole(call) == 0, "a tile is partial that is not"
+
+
+def check_whole(call: WholeCall) -> int:
+    """Fails where a tile is unsound; else the number of tiles called partial that are not."""
+    queries, keys, offset = call.sizes
     try:
-        pattern = parse(f"pattern p({PARAMETERS}):\n    sparsity {text}\n", "p")
-        seen = pattern.mask(queries, keys, q_offset=offset, a=a, c=c).numpy()
+        pattern = parse(f"pattern p({PARAMETERS}):\n    sparsity {call.text}\n", "p")
+        seen = pattern.mask(queries, keys, q_offset=offset, a=call.a, c=call.c).numpy()
     except AttnlangError:  # a constant divided by 0, a number that is no condition
-        return
-    symbols = {"NQ": queries, "NK": keys, "H": 1, "HK": 1, "B": 1, "q_offset": offset, "a": a, "c": c}
-    assert compare(pattern.ir, symbols, {}, seen, tile)[0] == 0, "a tile is partial that is not"
+        reject()
+    symbols = {
+        "NQ": queries,
+        "NK": keys,
+        "H": 1,
+        "HK": 1,
+        "B": 1,
+        "q_offset": offset,
+        "a": call.a,
+        "c": call.c,
+    }
+    return compare(pattern.ir, symbols, {}, seen, call.tile)[0]
 
 
 # ---------------------------------------------------------------------------------------------- everything else
@@ -112,37 +143,55 @@ def tensors(keys: int, heads: int, seed: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-@relaxed
-@given(
-    text=conditions(),
-    queries=st.integers(1, 40),
-    more=st.integers(0, 8),
-    tile=st.sampled_from(TILES),
-    numbers=st.tuples(
-        st.integers(1, 6), st.integers(-6, 12), st.sampled_from((0.5, -1.25, 3.0)), st.booleans()
-    ),
-    seed=st.integers(0, 10**6),
+@dataclass(frozen=True)
+class Call:
+    """A predicate over what the header declares, and a call of it; `more`: keys beyond the queries."""
+
+    text: str
+    queries: int
+    more: int
+    tile: tuple[int, int]
+    numbers: tuple[int, int, float, bool]
+    seed: int
+
+
+CALLS = st.builds(
+    Call,
+    conditions(),
+    st.integers(1, 40),
+    st.integers(0, 8),
+    st.sampled_from(TILES),
+    st.tuples(st.integers(1, 6), st.integers(-6, 12), st.sampled_from((0.5, -1.25, 3.0)), st.booleans()),
+    st.integers(0, 10**6),
 )
-def test_everything_else(
-    text: str,
-    queries: int,
-    more: int,
-    tile: tuple[int, int],
-    numbers: tuple[int, int, float, bool],
-    seed: int,
-) -> None:
-    keys, heads = queries + more, 2
+
+
+@relaxed
+@given(call=CALLS)
+def test_everything_else(call: Call) -> None:
+    check_everything(call)
+
+
+def check_everything(call: Call) -> None:
+    """Fails where a tile is unsound, with the tensors and without them."""
+    keys, heads = call.queries + call.more, 2
     try:
-        pattern = parse(f"{HEADER}    sparsity {text} and used\n", "p")
+        pattern = parse(f"{HEADER}    sparsity {call.text} and used\n", "p")
     except AttnlangError:
-        return
-    given_tensors = tensors(keys, heads, seed)
-    sizes = {"B": 2, "H": heads, "HK": heads, "NQ": queries, "NK": keys, "D": 1, "DV": 1}
-    scalars = {"q_offset": more, "scale": 1.0, **dict(zip(("a", "c", "f", "if_even"), numbers, strict=True))}
+        reject()
+    given_tensors = tensors(keys, heads, call.seed)
+    sizes = {"B": 2, "H": heads, "HK": heads, "NQ": call.queries, "NK": keys, "D": 1, "DV": 1}
+    numbers = dict(zip(("a", "c", "f", "if_even"), call.numbers, strict=True))
+    scalars = {"q_offset": call.more, "scale": 1.0, **numbers}
     seen = truth(pattern, sizes, scalars, given_tensors)
     symbols = {**sizes, **scalars}
-    compare(pattern.ir, symbols, given_tensors, seen, tile)
-    compare(pattern.ir, symbols, {}, seen, tile)  # where tensors are not at hand
+    compare(pattern.ir, symbols, given_tensors, seen, call.tile)
+    compare(pattern.ir, symbols, {}, seen, call.tile)  # where tensors are not at hand
+    blocks = 2 + call.seed % 7
+    some = {
+        name: summary_of(array, (1, *(blocks,) * (array.ndim - 1))) for name, array in given_tensors.items()
+    }
+    compare(pattern.ir, symbols, some, seen, call.tile)  # where only summaries are
 
 
 def truth(

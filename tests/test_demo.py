@@ -28,7 +28,7 @@ def test_the_demo_compiles_runs_agrees_explains_and_draws(
         "shared memory",
         "wgmma",
         "key ranges",
-        "full,",
+        "full",
         "demo/sliding_window.png",
     ):
         assert words in out

@@ -44,7 +44,7 @@ def plan_of(name: str) -> Plan:
 
 def text_of(name: str) -> str:
     """All kernels of a plan in one file."""
-    return "\n\n".join(source.text for _, source in printed(plan_of(name)))
+    return "\n\n".join(source.text for _, source, _ in printed(plan_of(name)))
 
 
 def digest() -> str:

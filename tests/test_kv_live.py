@@ -89,6 +89,38 @@ def test_random_predicates(predicate: str, length: int, position: int) -> None:
     assert not (needed(mask, 1, 1, position) & ~live).any()
 
 
+DROPPED: dict[str, dict[str, Any]] = {
+    "sliding_window": {"window": 40}, "streaming": {"window": 40, "sinks": 5},
+    "dilated_window": {"window": 9, "dilation": 8}, "strided_blocks": {"block": 8, "near": 2, "stride": 6},
+    "sharded": {"block": 8, "near": 2, "period": 4}, "short_long_heads": {"window": 17, "short": 2},
+    "neighborhood_1d": {"length": 900, "window": 9},
+    "neighborhood_2d": {"height": 30, "width": 30, "window_y": 5, "window_x": 5},
+    "neighborhood_3d": {"frames": 9, "height": 10, "width": 10}, "local_block": {"block": 64},
+    "shifted_groups": {"group": 50}, "document": {}, "region": {}, "longformer": {"radius": 20},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_exactly_the_keys_that_nobody_sees_are_dropped(name: str) -> None:
+    """For predicates of every kind: mod and //, grids, classes of heads, tensors; 900 keys are several tiles."""
+    pattern, given = loaded(name), DROPPED[name]
+    length, sizes = 900, {"B": 2, "H": 4, "HK": 2, "NQ": 900, "NK": 900, "D": 8, "DV": 8}
+    defaults = {each: value.default for each, value in pattern.params.items() if value.default is not None}
+    tensors: dict[str, Any] = dict(
+        random_tensors(pattern.ir, {**sizes, "q_offset": 0, **defaults, **given}, 3)
+    )
+    if name == "document":
+        tensors = {"ids": torch.arange(900).div(70, rounding_mode="floor") * torch.tensor([[1], [2]])}
+    heads: dict[str, Any] = {"heads": 4, "kv_heads": 2, "batch": 2}
+    mask = pattern.mask(length, length, **heads, **given, **tensors)
+    dropped = 0
+    for position in (0, 1, 255, 256, 450, 700, 899):
+        live = kept(pattern.kv_live(length, position, **heads, **given, **tensors), 2, length)
+        assert torch.equal(live, needed(mask, 4, 2, position)), position
+        dropped += int((~live).sum())
+    assert dropped > 0 or name in ("region", "longformer")
+
+
 def ranges(pattern: attnlang.Pattern, *sizes: int, **arguments: Any) -> dict[tuple[int, ...], object]:
     return {each.kv_heads: each.ranges for each in pattern.kv_live(*sizes, **arguments)}
 
@@ -101,6 +133,11 @@ def test_a_window_needs_its_window_and_sinks_stay() -> None:
     assert ranges(loaded("streaming"), 10_000, 514, window=512, sinks=4) == {(0,): ((0, 10_000),)}
     assert ranges(loaded("causal"), 100, 50) == {(0,): ((0, 100),)}
     assert ranges(loaded("causal"), 100, 100) == {(0,): ()}
+
+
+def test_borders_are_exact_where_not_every_key_is_looked_at() -> None:
+    found = ranges(loaded("dilated_window"), 1 << 20, 1 << 19, window=512, dilation=8)
+    assert found == {(0,): (((1 << 19) - 511 * 8, 1 << 20),)}
 
 
 def test_heads_have_classes_and_groups_keep_what_any_of_their_heads_sees() -> None:

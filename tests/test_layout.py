@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": EVERYONE | {"artifact"},
     "call": EVERYONE | {"ir"},
     "execute": EVERYONE | {"artifact", "ir", "targets", "passes", "codegen", "runtime"},
-    "planning": EVERYONE | {"artifact", "ir", "targets", "call", "passes", "codegen", "runtime", "execute"},
+    "planning": EVERYONE
+    | {"artifact", "ir", "targets", "call", "passes", "codegen", "runtime", "execute", "liveness"},
     "samples": EVERYONE | {"ir", "call"},
     "claims": EVERYONE | {"ir", "call", "passes", "samples"},
     "liveness": EVERYONE | {"ir", "call", "passes"},
@@ -47,12 +48,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"syntax", "artifact", "ir", "call", "execute", "planning", "claims", "compiler", "liveness", "flex"},
     "decorator": EVERYONE | {"syntax", "pattern", "compiler"},
     "flex_import": EVERYONE | {"syntax", "call", "pattern", "decorator"},
-    "show": EVERYONE | {"ir", "pattern"},
+    "show": EVERYONE | {"ir", "call", "passes"},
+    "bench": EVERYONE | {"ir", "call", "flex", "pattern"},
     "door": EVERYONE | {"pattern", "decorator", "compiler", "flex_import"},
     "demo": EVERYONE | {"door", "artifact", "ir", "pattern", "compiler", "show"},
     "cli": EVERYONE
     | {"door", "syntax", "artifact", "ir", "call", "samples", "claims", "targets", "planning", "execute"}
-    | {"pattern", "decorator", "compiler", "show", "demo"},
+    | {"pattern", "decorator", "compiler", "show", "demo", "bench"},
     "__main__": {"cli"},
 }
 
@@ -76,6 +78,7 @@ LIBRARIES: dict[str, Home] = {
             "attnlang/claims_*",
             "attnlang/demo.py",
             "attnlang/flex*",
+            "attnlang/bench*",
         ),
         inside=(
             "attnlang/call*",
@@ -97,7 +100,8 @@ LIBRARIES: dict[str, Home] = {
             "attnlang/demo.py",
             "attnlang/liveness.py",
             "attnlang/flex_blocks.py",
-        )
+        ),
+        inside=("attnlang/call_arrays.py",),
     ),
     "triton": Home(top=("runtime/*",)),
     "matplotlib": Home(top=("attnlang/show*",)),

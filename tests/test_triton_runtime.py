@@ -22,9 +22,10 @@ from triton_kernels import PretendDriver, attention, interpret, one_thread, own_
 
 from attnlang.errors import AttnlangError
 from attnlang.runtime import triton_launch
+from attnlang.runtime.arguments import TORCH_DTYPES, LaunchError
 from attnlang.runtime.triton_aot import aot_compile
-from attnlang.runtime.triton_errors import TritonCompileError, TritonLaunchError, TritonMissing
-from attnlang.runtime.triton_launch import TORCH_DTYPES, launch
+from attnlang.runtime.triton_errors import TritonCompileError, TritonMissing
+from attnlang.runtime.triton_launch import launch
 from attnlang.runtime.triton_load import load
 from attnlang.runtime.triton_lock import SharedLock
 
@@ -346,9 +347,9 @@ def test_arguments_are_checked_before_the_launch() -> None:
         ({"o_ptr": out.to("meta"), "n": 1}, "CPU tensors"),
     )
     for arguments, said in cases:
-        with pytest.raises(TritonLaunchError, match=said):
+        with pytest.raises(LaunchError, match=said):
             launch(source, (1, 1, 1), arguments, interpret=True)
-    with pytest.raises(TritonLaunchError, match="one CUDA device, they are on cpu"):
+    with pytest.raises(LaunchError, match="one CUDA device, they are on cpu"):
         launch(source, (1, 1, 1), {"o_ptr": out, "n": 1}, interpret=False)
     launch(source, (0, 1, 1), {"o_ptr": out, "n": 1}, interpret=False)
 
@@ -456,5 +457,5 @@ def test_jit_launch_is_strictly_typed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_grids_beyond_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_launch, "_device", lambda source, arguments: torch.device("cuda", 0))
     source = small("tl.store(o_ptr, 1.0)", pointer("o_ptr"))
-    with pytest.raises(TritonLaunchError, match="axis y has 65536 programs"):
+    with pytest.raises(LaunchError, match="axis y has 65536 programs"):
         launch(source, (1, 65536, 1), {"o_ptr": torch.zeros(1)}, interpret=False)

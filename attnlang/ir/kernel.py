@@ -80,7 +80,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Dot:
-    """Matrix product contracting the dimension `over`: (M, x) · (N, x) → (M, N), or (M, N) · (N, x) → (M, x).
+    """Matrix product contracting the dimension `over`: (M, x) · (N, x) → (M, N), or (M, N) · (N, x) → (M, x), or
+    (M, N) · (M, x) → (N, x).
 
     Operands have one type; the sum is in fp32 (fp64 for fp64). `accumulator` is added.
     """
@@ -129,13 +130,15 @@ class Assign:
 
 @dataclass(frozen=True)
 class Store:
-    """Writes a tile to an argument at base + offset, in elements, where `mask` holds."""
+    """Writes a tile to an argument at base + offset, in elements, where `mask` holds. `accumulate`: adds it to what is
+    there, safe against other programs that add at the same time."""
 
     pointer: str
     base: Expr
     offset: Expr
     value: Expr
     mask: Expr | None = None
+    accumulate: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,8 +210,20 @@ HELPERS = frozenset(
         *("power_integer", "power_whole", "round_half_even", "sign", "softplus", "tanh"),
     )
 )
+LISTED = ("tile_class", "tile_starts", "tile_columns", "tile_heavy")
+"""Arguments of a kernel that reads its tiles from lists, int32: the map of each head [B, H]; where the full and the
+partial tiles of each row of tiles begin and end in the next [maps, row_tiles, 3]; tiles of keys; the rows of tiles by
+falling weight [maps, row_tiles]."""
+ORDERED = ("query_order", "key_order")
+"""The token at each place, −1 where there is none, int32: [maps, row_tiles · rows] and [maps, key_tiles · columns]."""
+BACKWARD = ("dout", "dlse", "delta", "dQ", "dK", "dV", "shares")
+"""Arguments of the kernels of a backward pass: gradients by the result and by its lse, what is subtracted from each
+row, the gradients by Q, K and V, and how many programs share the tiles of a head."""
 _TAKEN = frozenset(
-    (*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *HELPERS, "tl", "triton", "out", "lse", "program")
+    (
+        *(*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *HELPERS, *LISTED, *ORDERED, *BACKWARD),
+        *("tl", "triton", "out", "lse", "program", "row_tiles", "key_tiles", "splits"),
+    )
 )
 
 
@@ -253,7 +268,7 @@ def operands(statement: Statement) -> tuple[Expr, ...]:
     match statement:
         case Assign(_, value):
             return (value,)
-        case Store(_, base, offset, value, mask):
+        case Store(_, base, offset, value, mask, _):
             return (base, offset, value) if mask is None else (base, offset, value, mask)
         case Loop(_, start, stop, _, _):
             return (start, stop)
@@ -280,7 +295,7 @@ def names(statements: tuple[Statement, ...]) -> frozenset[str]:
         for part in operands(statement):
             visit(part)
         match statement:
-            case Assign(name, _) | Store(name, _, _, _, _) | Loop(name, _, _, _, _):
+            case Assign(name, _) | Store(name, _, _, _, _, _) | Loop(name, _, _, _, _):
                 found.add(name)
             case Remark(_):
                 pass

@@ -43,9 +43,10 @@ def _statement(statement: Statement, depth: int) -> list[str]:
             return [f"{indent}# {text}"]
         case Assign(name, value):
             return [f"{indent}{name}: {value.type}[{', '.join(value.shape)}] = {_text(value)}"]
-        case Store(pointer, base, offset, value, mask):
+        case Store(pointer, base, offset, value, mask, accumulate):
             where = "" if mask is None else f" where {_text(mask)}"
-            return [f"{indent}{pointer}[{_text(base)} + {_text(offset)}] = {_text(value)}{where}"]
+            sign = "+=" if accumulate else "="
+            return [f"{indent}{pointer}[{_text(base)} + {_text(offset)}] {sign} {_text(value)}{where}"]
         case Loop(variable, start, stop, body, _):
             head = f"{indent}for {variable} in {_text(start)} … {_text(stop)} - 1:"
             return [head, *(line for inner in body for line in _statement(inner, depth + 1))]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+from typing import Literal as OneOf
 
 from attnlang.ir.kernel import Kernel, Type
+from attnlang.ir.live_keys import LiveKeys
 from attnlang.ir.pattern import Attention, Expr, Let, Pattern
+
+WalkKind = OneOf["ranges", "lists", "ordered"]
+"""How a kernel finds its tiles of keys: closed-form ranges, lists made for the call, lists over tokens in another
+order."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class Specialization:
 
     `statics`: parameters that are numbers in the code; `tensors`: element types that differ from `dtype`; `strided`:
     tensors whose innermost stride is not 1; `wide`: a head spans 2^31 elements or more; `nonnegative`: q ≥ 0; `long`:
-    the whole numbers of mask and score may go beyond 32 bits.
+    the whole numbers of mask and score may go beyond 32 bits; `walks`: how each attention finds its tiles (empty: all
+    by ranges); `split`: the keys of a row are shared out among `splits` programs, whose results are then combined.
     """
 
     target: str
@@ -77,6 +85,8 @@ class Specialization:
     wide: bool = False
     nonnegative: bool = True
     long: bool = False
+    walks: tuple[WalkKind, ...] = ()
+    split: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,13 +103,16 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class BranchPlan:
-    """How one attention runs: key ranges per tile of queries, the tile, the kernel."""
+    """How one attention runs: key ranges per tile of queries, the tile, the kernel; `combine`: the one that puts the
+    shares of split keys together."""
 
     attention: Attention
     bands: tuple[Band, ...]
     tile: Tile
     heavy_first: bool
     kernel: Kernel
+    walk: WalkKind = "ranges"
+    combine: Kernel | None = None
 
 
 @dataclass(frozen=True)
@@ -138,9 +151,11 @@ class TileCount:
 class Report:
     """A plan at a size, for people (`str`) and programs (`to_dict`).
 
-    `tiles` are over all heads of one batch entry; `density` is the share of visible pairs (None: not known in closed
-    form); `flops` are those of the two products over all visited tiles, `bytes` what must be read and written at
-    least; `seconds` the longer of both at the target's sustained throughput (None: nobody has measured them for us).
+    `tiles` are over all heads of one batch entry. `density` is the exact share of visible pairs, None where only
+    `density_bounds` (least, most) are known; `missing` are the tensors that visibility reads and that were not given.
+    `flops` are those of the two products over all visited tiles, `bytes` what must be read and written at least,
+    `index_bytes` the lists of tiles that kernels read. `compute_seconds` and `memory_seconds` are at the target's
+    sustained throughputs (None: nobody has measured them for us), `seconds` the longer of both.
     """
 
     pattern: str
@@ -150,57 +165,55 @@ class Report:
     algorithm: str
     tiles: tuple[TileCount, ...]
     density: float | None
+    density_bounds: tuple[float, float]
+    missing: tuple[str, ...]
     flops: int
     bytes: int
-    seconds: float | None
+    index_bytes: int
+    compute_seconds: float | None
+    memory_seconds: float | None
     decisions: tuple[Decision, ...]
-    obstacles: tuple[Obstacle, ...] = ()
-    recompiles_with: tuple[str, ...] = ()
+    obstacles: tuple[Obstacle, ...]
+    recompiles_with: tuple[str, ...]
+    live: Callable[[int], tuple[LiveKeys, ...]] = field(repr=False, compare=False)
+
+    @property
+    def seconds(self) -> float | None:
+        """A bound of the time from below: the longer of computing and moving."""
+        if self.compute_seconds is None or self.memory_seconds is None:
+            return None
+        return max(self.compute_seconds, self.memory_seconds)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Tensors and index lists."""
+        return self.bytes + self.index_bytes
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs for each byte that is moved."""
+        return self.flops / max(1, self.bytes_moved)
+
+    def kv_live(self, position: int) -> tuple[LiveKeys, ...]:
+        """The keys that a decoder at this position may still need, as `Pattern.kv_live` gives them, with the NK,
+        heads, parameters and tensors of the plan. Raises a Diagnostic for what is no position."""
+        return self.live(position)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        tiles = [{**asdict(count), "visited": count.visited} for count in self.tiles]
-        return {**asdict(self), "tiles": tiles}
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "live"}
+        return plain | {
+            "tiles": [{**asdict(count), "visited": count.visited} for count in self.tiles],
+            "density_bounds": list(self.density_bounds),
+            "missing": list(self.missing),
+            "intensity": self.intensity,
+            "seconds": self.seconds,
+            "decisions": [asdict(each) for each in self.decisions],
+            "obstacles": [asdict(each) for each in self.obstacles],
+            "recompiles_with": list(self.recompiles_with),
+        }
 
     def __str__(self) -> str:
-        sizes = " ".join(f"{name}={value}" for name, value in self.sizes.items())
-        parameters = "".join(f" {name}={value}" for name, value in self.parameters.items())
-        lines = [
-            f"plan of {self.pattern} on {self.target}",
-            f"  at {sizes}{parameters}",
-            f"  runs as {self.algorithm}",
-        ]
-        for count in self.tiles:
-            total = count.visited + count.empty
-            lines.append(
-                f"  {count.branch}: {count.visited:,} of {total:,} tiles of {count.rows} × {count.columns} visited"
-                f" ({count.full:,} full, {count.partial:,} partial, {count.empty:,} empty)"
-            )
-        if self.density is not None:
-            lines.append(f"  density {self.density:.4%} of all pairs")
-        lines.append(f"  {_engineering(self.flops)}FLOP, {_engineering(self.bytes)}B at least")
-        if self.seconds is not None:
-            lines.append(
-                f"  at least {_engineering(self.seconds)}s on the target (the longer of computing and moving)"
-            )
-        lines += [f"  {decision}" for decision in self.decisions]
-        lines += [f"  no kernel: {obstacle}" for obstacle in self.obstacles]
-        lines.append(f"  another kernel for another: {', '.join(self.recompiles_with)}")
-        return "\n".join(lines)
+        from attnlang.ir.report_text import text
 
-
-def _engineering(value: float) -> str:
-    """A number with three digits and the prefix that fits, a blank before the unit."""
-    for prefix, size in (
-        ("P", 1e15),
-        ("T", 1e12),
-        ("G", 1e9),
-        ("M", 1e6),
-        ("k", 1e3),
-        ("", 1.0),
-        ("m", 1e-3),
-        ("µ", 1e-6),
-    ):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {prefix}"
-    return f"{value / 1e-9:.3g} n"
+        return text(self)

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from attnlang.ir.pattern import OPERATIONS, DType
 from attnlang.passes.boxes_numbers import numeric
 from attnlang.passes.boxes_tables import Plane, Table
+from attnlang.passes.summaries import Summary, plane_of, table_of
 
 Array = NDArray[Any]
 ROW, COLUMN, BOTH = 1, 2, 3
 BIG = 1 << 60
 """Beyond every whole number that is told from infinity here."""
 MOST_CHOICES = 4
+_KINDS: dict[DType, Any] = {"bool": np.bool_, "int": np.int64, "float": np.float64}
 FUZZY = frozenset(
     ("exp", "exp2", "expm1", "log", "log2", "log1p", "rsqrt", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "pow")
 )  # fmt: skip
@@ -33,7 +35,8 @@ FUZZY = frozenset(
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
     """`side`: what it depends on (ROW, COLUMN, BOTH, 0). `data`: the value of a "const"; factors and constant of a
-    "sum"; ends of a "range"; source, fixed offsets and identity of a "read". `fuzzy`: rounding enters it."""
+    "sum"; ends of a "range"; source, fixed offsets and identity of a "read". `fuzzy`: rounding enters it, or it is
+    `coarse`: it reads arrays of which only summaries are at hand."""
 
     number: int
     op: str
@@ -42,6 +45,7 @@ class Node:
     dtype: DType
     side: int
     fuzzy: bool
+    coarse: bool
 
     @property
     def value(self) -> Any:
@@ -55,19 +59,27 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Node] = {}
         self.arrays: dict[int, Array] = {}
+        self._summaries: dict[int, Summary] = {}
         self._tables: dict[tuple[Any, ...], Table] = {}
         self._planes: dict[tuple[Any, ...], Plane] = {}
 
     def _node(
-        self, op: str, args: tuple[Node, ...], data: tuple[Any, ...], dtype: DType, side: int = 0
+        self,
+        op: str,
+        args: tuple[Node, ...],
+        data: tuple[Any, ...],
+        dtype: DType,
+        side: int = 0,
+        coarse: bool = False,
     ) -> Node:
         key = (op, tuple(arg.number for arg in args), data, dtype)
         found = self._nodes.get(key)
         if found is None:
             for arg in args:
                 side |= arg.side
-            fuzzy = (op in FUZZY and dtype == "float") or any(arg.fuzzy for arg in args)
-            found = self._nodes[key] = Node(len(self._nodes), op, args, data, dtype, side, fuzzy)
+                coarse |= arg.coarse
+            fuzzy = coarse or (op in FUZZY and dtype == "float") or any(arg.fuzzy for arg in args)
+            found = self._nodes[key] = Node(len(self._nodes), op, args, data, dtype, side, fuzzy, coarse)
         return found
 
     # ------------------------------------------------------------------------------------------- leaves
@@ -86,37 +98,59 @@ class Graph:
         """A number of which nothing is known; one per occurrence in the text."""
         return self._node("unknown", (), (occurrence,), dtype, BOTH)
 
-    def read(self, source: str, array: Array, at: Sequence[Node]) -> Node:
+    def read(self, source: str, array: Array | Summary, at: Sequence[Node]) -> Node:
         """An element of an array; offsets beyond it are moved to its nearest element."""
         fixed = tuple(
             min(max(int(node.value), 0), array.shape[dim] - 1) if node.op == "const" else None
             for dim, node in enumerate(at)
         )
-        part: Array = array[tuple(slice(None) if offset is None else offset for offset in fixed)]
         free = tuple(node for node in at if node.op != "const")
+        dtype: DType = "bool" if array.dtype == np.bool_ else "int" if array.dtype.kind in "iu" else "float"
+        data = (source, fixed, id(array))
+        if isinstance(array, Summary):
+            some = array.at(fixed)
+            if not free:
+                known = bool(some.low == some.high)
+                return self.const(some.low.item()) if known else self.unknown(data, dtype)
+            node = self._node("read", free, data, dtype, coarse=True)
+            self._summaries[node.number] = some.cast(_KINDS[dtype])
+            return node
+        part: Array = array[tuple(slice(None) if offset is None else offset for offset in fixed)]
         if not free:
             return self.const(part.item())
-        dtype: DType = "bool" if part.dtype == np.bool_ else "int" if part.dtype.kind in "iu" else "float"
-        node = self._node("read", free, (source, fixed, id(array)), dtype)
+        node = self._node("read", free, data, dtype)
         self.arrays[node.number] = part
         return node
+
+    def finest_block(self) -> int:
+        """The least length of the blocks of which arrays are known."""
+        lengths = [length for some in self._summaries.values() for length in some.block if length > 1]
+        return min(lengths, default=1)
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """The lengths of the array that a "read" is of."""
+        some = self._summaries.get(node.number)
+        return self.arrays[node.number].shape if some is None else some.shape
 
     def table(self, node: Node) -> Table:
         """The array with one dimension that a "read" is of."""
         if node.data not in self._tables:
-            array = self._computable(node)
-            self._tables[node.data] = Table(0, array, array)
+            if (some := self._summaries.get(node.number)) is not None:
+                self._tables[node.data] = table_of(some)
+            else:
+                array = self._computable(node)
+                self._tables[node.data] = Table(0, array, array)
         return self._tables[node.data]
 
     def _computable(self, node: Node) -> Array:
         """The array of a "read" in the type that is computed with."""
-        kinds: dict[DType, Any] = {"bool": np.bool_, "int": np.int64, "float": np.float64}
-        return self.arrays[node.number].astype(kinds[node.dtype], copy=False)
+        return self.arrays[node.number].astype(_KINDS[node.dtype], copy=False)
 
     def plane(self, node: Node) -> Plane:
         """The array with two dimensions that a "read" is of."""
         if node.data not in self._planes:
-            self._planes[node.data] = Plane(self._computable(node))
+            some = self._summaries.get(node.number)
+            self._planes[node.data] = Plane(self._computable(node)) if some is None else plane_of(some)
         return self._planes[node.data]
 
     # --------------------------------------------------------------------------------------- operations

@@ -15,7 +15,7 @@ from attnlang.passes.boxes import Graph, Node
 from attnlang.passes.boxes_evaluate import Evaluation, Value
 from attnlang.passes.boxes_points import points
 from attnlang.passes.boxes_tables import Table
-from attnlang.passes.boxes_values import Bits, Interval
+from attnlang.passes.boxes_values import Array, Bits, Flags, Interval
 
 Numbers = NDArray[np.int64]
 LONGEST_TABLE = 1 << 24
@@ -23,6 +23,9 @@ LONGEST_TABLE = 1 << 24
 
 class Line:
     """One index of a predicate: `start` … `start + size − 1`, and the tables over it."""
+
+    ordered = False
+    """Whether segments are of places in another order of the tokens (order_line.py)."""
 
     def __init__(self, graph: Graph, side: int, start: int, size: int) -> None:
         self.graph = graph
@@ -32,6 +35,10 @@ class Line:
         self._tables: dict[Node, Table | None] = {}
         self._chains: dict[Node, tuple[Node, ...]] = {}
         self.whole = Level(self, np.asarray([start]), np.asarray([start + size - 1]))
+
+    def level(self, first: Numbers, last: Numbers) -> Level:
+        """Segments of the line."""
+        return Level(self, first, last)
 
     def chain(self, node: Node) -> tuple[Node, ...]:
         """The coordinates a node is a function of, narrowest first; a coordinate begins with itself."""
@@ -138,6 +145,8 @@ class Level:
         match node.op:
             case "index":
                 return Interval(self.first, self.last, True, True)
+            case _ if node.coarse:
+                return self._by_intervals(node)
             case "sum" if len(node.args) == 1 and not node.fuzzy:
                 return known.total([(node.data[0], self.interval(node.args[0]), 0)], node.data[-1])
             case "range" if is_coordinate(node.args[0]):
@@ -152,18 +161,39 @@ class Level:
     def _looked_up(self, node: Node) -> Value:
         table = self.line.table(node)
         if table is None:
-            if node.dtype == "bool":
-                return np.full(len(self), known.UNKNOWN, np.uint8)
-            none = known.anything(node.dtype == "int")
-            return Interval(np.repeat(none.low, len(self)), np.repeat(none.high, len(self)))
+            return self.unknown(node)
         base = self.interval(self.line.chain(node)[0])
         low, high, tight = table.over(base.low - table.base, base.high - table.base)
         tight = tight & base.dense
+        dense = node.dtype == "int" and bool(np.any(tight)) and table.dense
+        return as_value(node, low, high, tight, dense)
+
+    def _by_intervals(self, node: Node) -> Value:
+        """From what its operands are, where there is no table of single values."""
+
+        def leaf(part: Node) -> Value | None:
+            return None if part is node or not part.side else self.value(part)
+
+        evaluation = Evaluation(self.line.graph, leaf)
         if node.dtype == "bool":
-            return known.bits(high, ~low, tight & high, tight & ~low)
-        if node.dtype == "float" and np.isnan(low).any():
-            low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-            tight = tight & np.isfinite(low)
-        return Interval(
-            low, high, tight, tight and table.dense if isinstance(tight, bool) else tight & table.dense
-        )
+            return np.broadcast_to(evaluation.condition(node), len(self))
+        found = evaluation.number(node)
+        low, high = (np.broadcast_to(end, len(self)) for end in (found.low, found.high))
+        return Interval(low, high, found.tight, found.dense)
+
+    def unknown(self, node: Node) -> Value:
+        """Nothing known, for every segment."""
+        if node.dtype == "bool":
+            return np.full(len(self), known.UNKNOWN, np.uint8)
+        none = known.anything(node.dtype == "int")
+        return Interval(np.repeat(none.low, len(self)), np.repeat(none.high, len(self)))
+
+
+def as_value(node: Node, low: Array, high: Array, tight: Flags, dense: Flags) -> Value:
+    """What is known of a node from its least and greatest value on each segment."""
+    if node.dtype == "bool":
+        return known.bits(high, ~low, tight & high, tight & ~low)
+    if node.dtype == "float" and np.isnan(low).any():
+        low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+        tight = tight & np.isfinite(low)
+    return Interval(low, high, tight, tight & dense)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attnlang.passes import boxes_values as known
-from attnlang.passes.boxes import BIG, FUZZY, Graph, Node
+from attnlang.passes.boxes import BIG, COLUMN, FUZZY, ROW, Graph, Node
 from attnlang.passes.boxes_numbers import numeric
 from attnlang.passes.boxes_values import Bits, Interval
 
@@ -23,12 +23,16 @@ _RISING = frozenset(
 
 class Evaluation:
     """The values of nodes over some boxes, each computed once. `leaf` gives those that are known beforehand;
-    `wild`: nodes that may exceed what is computed without overflow."""
+    `wild`: nodes that may exceed what is computed without overflow; `residues`: remainders of sums over both sides are
+    narrowed by the remainders of each side, which pays where tokens stand by them."""
 
-    def __init__(self, graph: Graph, leaf: Leaf, wild: frozenset[Node] = frozenset()) -> None:
+    def __init__(
+        self, graph: Graph, leaf: Leaf, wild: frozenset[Node] = frozenset(), residues: bool = False
+    ) -> None:
         self.graph = graph
         self.leaf = leaf
         self.wild = wild
+        self.residues = residues
         self._found: dict[Node, Value] = {}
 
     def number(self, node: Node) -> Interval:
@@ -98,11 +102,9 @@ class Evaluation:
 
     def _read(self, node: Node) -> Interval:
         """The range of an array over the offsets that are possible."""
-        array = self.graph.arrays[node.number]
+        shape = self.graph.shape(node)
         at = [self.number(arg) for arg in node.args]
-        ends = [
-            (_offset(x.low, size), _offset(x.high, size)) for x, size in zip(at, array.shape, strict=True)
-        ]
+        ends = [(_offset(x.low, size), _offset(x.high, size)) for x, size in zip(at, shape, strict=True)]
         if len(at) == 1:
             low, high, tight = self.graph.table(node).over(*ends[0])
             tight = tight & at[0].dense
@@ -110,12 +112,11 @@ class Evaluation:
         if len(at) > 2:
             return self._unread(node)
         found = self.graph.plane(node).over((ends[0][0], ends[1][0]), (ends[0][1], ends[1][1]))
+        if found is None:
+            return self._unread(node)
+        low, high, tight = found
         apart = node.args[0].side & node.args[1].side == 0
-        return (
-            self._unread(node)
-            if found is None
-            else _of_kind(node, *found, at[0].dense & at[1].dense & apart, False)
-        )
+        return _of_kind(node, low, high, tight & at[0].dense & at[1].dense & apart, False)
 
     def _unread(self, node: Node) -> Interval:
         if node.dtype == "bool":
@@ -157,7 +158,9 @@ class Evaluation:
             case ("floordiv", [x, y]):
                 return known.quotient(x, y, whole)
             case ("mod", [x, y]):
-                return known.remainder(x, y, whole)
+                found = known.remainder(x, y, whole)
+                sides = self._by_residues(node) if self.residues and whole else None
+                return found if sides is None else _narrower(found, sides)
             case ("mul", [x, y]):
                 return known.product(x, y, apart)
             case ("min" | "max", [x, y]):
@@ -191,6 +194,20 @@ class Evaluation:
             case _:
                 return known.anything(whole)
 
+    def _by_residues(self, node: Node) -> Interval | None:
+        """(x + y + c) mod d as (x mod d + y mod d + c) mod d, where x is of one side and y of the other."""
+        form, divisor = node.args
+        if form.op != "sum" or divisor.op != "const" or divisor.value <= 0:
+            return None
+        if sorted(part.side for part in form.args) != [ROW, COLUMN]:
+            return None
+        rests = [
+            self.graph.apply("mod", [self.graph.sum(((factor, part),), 0), divisor])
+            for factor, part in zip(form.data[:-1], form.args, strict=True)
+        ]
+        terms = [(1, self.number(rest), rest.side) for rest in rests]
+        return known.remainder(known.total(terms, form.data[-1]), known.number(divisor.value), True)
+
     def _power(self, x: Interval, y: Interval, whole: bool) -> Interval:
         """Where base and exponent are at least 1 and 0 (ints) or 0 and anything fixed (floats), else unknown."""
         none = known.anything(whole)
@@ -211,6 +228,13 @@ class Evaluation:
         finite = np.isfinite(x.low) & np.isfinite(x.high) & (np.maximum(np.abs(x.low), np.abs(x.high)) < BIG)
         low, high = (numeric(node.op, [np.where(finite, end, 0.0)], False) for end in (x.low, x.high))
         return Interval(np.where(finite, low, -BIG), np.where(finite, high, BIG), finite & x.tight)
+
+
+def _narrower(x: Interval, y: Interval) -> Interval:
+    """What both say of one number; a tight one cannot be narrowed."""
+    low, high = np.maximum(x.low, y.low), np.minimum(x.high, y.high)
+    dense = (x.tight & x.dense) | (y.tight & y.dense)
+    return Interval(low, high, np.asarray(x.tight) | y.tight, dense)
 
 
 def _offset(at: Any, size: int) -> Any:

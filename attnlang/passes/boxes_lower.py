@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 
 import numpy as np
@@ -23,6 +23,7 @@ from attnlang.ir.pattern import (
 )  # fmt: skip
 from attnlang.passes.boxes import COLUMN, ROW, Array, Graph, Node, nodes_of
 from attnlang.passes.boxes_points import points
+from attnlang.passes.summaries import Summary
 
 MOST_TERMS = 256
 """A reduction over more combinations is unknown."""
@@ -50,19 +51,23 @@ class Lowering:
         tables: Tables,
         indices: Mapping[Axis, Node],
         place: tuple[int, ...] = (),
+        known: Callable[[Expr], Node | None] | None = None,
     ) -> None:
-        """`place`: the values of the indices of the reductions around the expression."""
+        """`place`: the values of the indices of the reductions around the expression; `known`: the nodes of expressions
+        that have been lowered elsewhere."""
         self.graph = graph
         self.symbols = symbols
         self.tables = tables
         self.indices = indices
         self.place = place
+        self.known = known
         self._found: dict[int, tuple[Expr, Node]] = {}
 
     def node(self, expr: Expr) -> Node:
         """The node of an expression."""
         if id(expr) not in self._found:
-            self._found[id(expr)] = (expr, self._node(expr))
+            found = self.known(expr) if self.known is not None else None
+            self._found[id(expr)] = (expr, self._node(expr) if found is None else found)
         return self._found[id(expr)][1]
 
     def number(self, expr: Expr) -> int:
@@ -123,12 +128,12 @@ class Lowering:
 class Tables:
     """Arrays by name: the tensors of the call, and tables of the pattern, evaluated where they are small."""
 
-    def __init__(self, tensors: Mapping[str, Array], lets: Mapping[str, Let]) -> None:
+    def __init__(self, tensors: Mapping[str, Array | Summary], lets: Mapping[str, Let]) -> None:
         self.tensors = tensors
         self.lets = lets
         self._made: dict[tuple[object, ...], Array | None] = {}
 
-    def array(self, source: str, at: tuple[Node, ...], lowering: Lowering) -> Array | None:
+    def array(self, source: str, at: tuple[Node, ...], lowering: Lowering) -> Array | Summary | None:
         """The array that is read, with one dimension for each of `at`; None where its contents are not known."""
         if source in self.tensors:
             return self.tensors[source]

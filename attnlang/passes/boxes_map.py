@@ -1,18 +1,21 @@
-"""What is found out about the tiles of one head, as runs of key tiles for each row of tiles."""
+"""What is found out about the tiles of one head, as runs of key tiles for each row of tiles.
+
+What heads have in common is kept once: the intervals into which the rows of tiles fall, and how many tiles they hold.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attnlang.passes.boxes_axis import Level
-from attnlang.passes.boxes_runs import EMPTY, FULL, OPEN, PARTIAL, Kinds, Runs, ramps
+from attnlang.passes.boxes_runs import EMPTY, FULL, OPEN, PARTIAL, Intervals, Kinds, Runs, ramps
 
 Numbers = NDArray[np.int64]
+Small = NDArray[np.int32]
 
 
 def summed(numbers: Numbers) -> Numbers:
@@ -22,7 +25,7 @@ def summed(numbers: Numbers) -> Numbers:
     return result
 
 
-def pointers_of(row: Numbers, rows: int) -> Numbers:
+def pointers_of(row: Numbers | Small, rows: int) -> Numbers:
     """Where the entries of each row begin, when they stand in order of rows."""
     return summed(np.bincount(row, minlength=rows).astype(np.int64))
 
@@ -37,72 +40,104 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False)
-class TileMap:
-    """The tiles of one head: rows of tiles in runs.
+class Plain:
+    """Runs in order: run i of `pointers[r] … pointers[r + 1] − 1` says of the key tiles `first[i] … stop[i] − 1` of row
+    r that they are of kind `kind[i]`."""
 
-    Run i of `row_pointers[r] … row_pointers[r + 1] − 1` says of the key tiles `first[i] … stop[i] − 1` of row r that
-    they are of kind `kind[i]`; where `vector[i] ≥ 0`, that each is of its kind in `vectors[vector[i]]`. Runs of a row
-    do not claim a tile twice; what no run claims is EMPTY.
-    """
-
-    row_pointers: Numbers
-    first: NDArray[np.int32]
-    stop: NDArray[np.int32]
+    pointers: Numbers
+    first: Small
+    stop: Small
     kind: Kinds
-    vector: NDArray[np.int32]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.pointers.nbytes + self.first.nbytes + self.stop.nbytes + self.kind.nbytes
+
+    def by_row(self, kind: int, weights: Numbers) -> Numbers:
+        """The weights of the tiles of a kind, summed over each row."""
+        before = summed(weights)
+        total = summed(np.where(self.kind == kind, before[self.stop] - before[self.first], 0))
+        return total[self.pointers[1:]] - total[self.pointers[:-1]]
+
+
+def plain(row: Numbers, first: Numbers, stop: Numbers, kind: Kinds, rows: int) -> Plain:
+    """Runs in order, neighbours of one kind made one."""
+    alike = (row[1:] == row[:-1]) & (first[1:] == stop[:-1]) & (kind[1:] == kind[:-1])
+    edge = np.ones(min(len(row), 1), np.bool_)
+    begins, ends = np.concatenate([edge, ~alike]), np.concatenate([~alike, edge])
+    parts = first[begins].astype(np.int32), stop[ends].astype(np.int32), kind[begins]
+    return Plain(pointers_of(row[begins], rows), *parts)
+
+
+@dataclass(frozen=True, eq=False)
+class TileMap:
+    """The tiles of one head: `runs` of one kind, and `intervals`, shared with other heads, in which each key tile c is
+    of kind `vectors[v, c]`, v the vector of the interval. Nothing is claimed twice; what nothing claims is EMPTY."""
+
+    runs: Plain
+    intervals: Intervals | None
     vectors: Kinds
     heights: Numbers
     widths: Numbers
 
     @property
     def nbytes(self) -> int:
-        """Memory of the index structures."""
-        parts = (self.row_pointers, self.first, self.stop, self.kind, self.vector, self.vectors)
-        return sum(part.nbytes for part in parts)
+        """Memory of what this head has of its own."""
+        return self.runs.nbytes + self.vectors.nbytes
 
     @cached_property
     def counts(self) -> Counts:
         """Full, partial and empty tiles."""
         ones = np.ones(len(self.widths), np.int64)
-        full, partial = (int(self._by_row(kind, ones).sum()) for kind in (FULL, PARTIAL))
+        full, partial = (int(self.runs.by_row(kind, ones).sum()) for kind in (FULL, PARTIAL))
+        if self.intervals is not None:
+            amounts = self.intervals.amounts
+            full += int(amounts[self.vectors == FULL].sum())
+            partial += int(amounts[self.vectors == PARTIAL].sum())
         return Counts(full, partial, len(self.heights) * len(self.widths) - full - partial)
 
     @cached_property
     def pairs(self) -> tuple[int, int]:
         """Pairs in full tiles, and in full or partial tiles: bounds of the visible ones."""
         full, partial = (
-            int((self._by_row(kind, self.widths) * self.heights).sum()) for kind in (FULL, PARTIAL)
+            int((self.runs.by_row(kind, self.widths) * self.heights).sum()) for kind in (FULL, PARTIAL)
         )
+        if self.intervals is not None:
+            pairs = self.intervals.weighted(self.heights) * self.widths
+            full += int(pairs[self.vectors == FULL].sum())
+            partial += int(pairs[self.vectors == PARTIAL].sum())
         return full, full + partial
 
-    def _by_row(self, kind: int, weights: Numbers) -> Numbers:
-        """The weights of the tiles of a kind, summed over each row."""
-        before = summed(weights)
-        found = np.where(self.kind == kind, before[self.stop] - before[self.first], 0)
-        listed = np.flatnonzero(self.vector >= 0)
-        if len(listed):
-            sums = np.zeros((len(self.vectors), len(weights) + 1), np.int64)
-            np.cumsum((self.vectors == kind) * weights, axis=1, out=sums[:, 1:])
-            which = self.vector[listed]
-            found[listed] = sums[which, self.stop[listed]] - sums[which, self.first[listed]]
-        total = summed(found)
-        return total[self.row_pointers[1:]] - total[self.row_pointers[:-1]]
-
-    def csr(self) -> tuple[Numbers, NDArray[np.int32], Kinds]:
+    def csr(self) -> tuple[Numbers, Small, Kinds]:
         """The visited tiles written out: row pointers, key tiles in order, and the kind of each."""
-        lengths = (self.stop - self.first).astype(np.int64)
-        columns = ramps(self.first.astype(np.int64), lengths)
-        row = np.repeat(np.repeat(np.arange(len(self.heights)), np.diff(self.row_pointers)), lengths)
-        kinds: Kinds = np.repeat(self.kind, lengths)
-        vector = np.repeat(self.vector, lengths)
-        listed = vector >= 0
-        if listed.any():
-            kinds[listed] = self.vectors[vector[listed], columns[listed]]
-        kept = np.flatnonzero(kinds != EMPTY)
-        row, columns = row[kept], columns[kept]
-        order = np.argsort(row * len(self.widths) + columns, kind="stable")
-        pointers = pointers_of(row, len(self.heights))
-        return pointers, columns[order].astype(np.int32), kinds[kept[order]]
+        lengths = (self.runs.stop - self.runs.first).astype(np.int64)
+        columns = ramps(self.runs.first.astype(np.int64), lengths)
+        row = np.repeat(np.repeat(np.arange(len(self.heights)), np.diff(self.runs.pointers)), lengths)
+        kinds = np.repeat(self.runs.kind, lengths)
+        if self.intervals is not None:
+            of_row, column, vector = self.intervals.cells(self.vectors != EMPTY)
+            row, columns = np.concatenate([row, of_row]), np.concatenate([columns, column])
+            kinds = np.concatenate([kinds, self.vectors[vector, column]])
+            order = np.argsort(row * len(self.widths) + columns, kind="stable")
+            row, columns, kinds = row[order], columns[order], kinds[order]
+        return pointers_of(row, len(self.heights)), columns.astype(np.int32), kinds
+
+    def csc(self) -> tuple[Numbers, Small, Kinds]:
+        """The visited tiles by key tile: pointers, row tiles in order, and the kind of each."""
+        pointers, columns, kinds = self.csr()
+        width = len(self.widths)
+        # numbers of 16 bits are sorted in linear time
+        order = np.argsort(columns.astype(np.uint16) if width <= 1 << 16 else columns, kind="stable")
+        row = np.repeat(np.arange(len(self.heights), dtype=np.int32), np.diff(pointers))
+        return pointers_of(columns, width), row[order], kinds[order]
+
+    def transposed(self) -> TileMap:
+        """Rows and columns swapped: for each key tile the runs of query tiles that visit it."""
+        pointers, columns, kinds = self.csc()
+        row, first = np.repeat(np.arange(len(self.widths)), np.diff(pointers)), columns.astype(np.int64)
+        runs = plain(row, first, first + 1, kinds, len(self.widths))
+        return TileMap(runs, None, np.zeros((0, len(self.heights)), np.uint8), self.widths, self.heights)
 
     def dense(self) -> Kinds:
         """The kind of every tile: [row tiles, key tiles]."""
@@ -113,30 +148,28 @@ class TileMap:
 
 
 class Found:
-    """Collects runs of one map."""
+    """Collects what is known of one map."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows = rows
         self.columns = columns
-        self.parts: list[tuple[Numbers, Numbers, Numbers, Numbers, Numbers]] = []
+        self.parts: list[tuple[Numbers, Numbers, Numbers, Kinds]] = []
+        self.intervals: Intervals | None = None
         self.vectors: Kinds = np.zeros((0, columns), np.uint8)
 
-    def _add(self, row: Numbers, first: Numbers, stop: Numbers, kind: Numbers, vector: Numbers) -> None:
-        self.parts.append((row, first, stop, kind, vector))
-
-    def runs(self, found: Runs) -> None:
+    def first_look(self, found: Runs) -> None:
         """What the first look settled."""
-        none = np.full(len(found.row), -1)
+        intervals = found.intervals
         if found.vectors.shape[1] == 1:
-            kind: Numbers = found.vectors[found.vector, 0].astype(np.int64)
+            kind: Kinds = found.vectors[intervals.vector, 0]
             keep = np.flatnonzero((kind == FULL) | (kind == PARTIAL))
-            self._add(found.row[keep], found.first[keep], found.stop[keep], kind[keep], none[keep])
+            row, first, stop = (
+                part[keep].astype(np.int64) for part in (intervals.row, intervals.first, intervals.stop)
+            )
+            self.parts.append((row, first, stop, kind[keep]))
         else:
+            self.intervals = intervals
             self.vectors = np.where(found.vectors == OPEN, EMPTY, found.vectors).astype(np.uint8)
-            visited: Any = self.vectors.any(axis=1)
-            keep = np.flatnonzero(visited[found.vector])
-            parts = (found.row[keep], found.first[keep], found.stop[keep])
-            self._add(*parts, np.zeros(len(keep), np.int64), found.vector[keep])
 
     def boxes(self, i: Numbers, j: Numbers, level: int, kind: int) -> None:
         """Boxes of 2^level × 2^level tiles of one kind."""
@@ -145,27 +178,21 @@ class Found:
         first, stop = (
             np.repeat(part, tops) for part in (j << level, np.minimum((j + 1) << level, self.columns))
         )
-        self._add(row, first, stop, np.full(len(row), kind), np.full(len(row), -1))
+        self.parts.append((row, first, stop, np.full(len(row), kind, np.uint8)))
 
     def cells(self, i: Numbers, j: Numbers, kinds: Kinds) -> None:
         """Single tiles."""
         keep = kinds != EMPTY
-        i, j = i[keep], j[keep]
-        self._add(i, j, j + 1, kinds[keep].astype(np.int64), np.full(len(i), -1))
+        self.parts.append((i[keep], j[keep], j[keep] + 1, kinds[keep]))
 
     def map(self, across: Level, down: Level) -> TileMap:
-        """The collected runs in order, neighbours of one kind joined."""
-        empty = np.zeros((0,), np.int64)
-        parts = self.parts or [(empty,) * 5]
-        row, first, stop, kind, vector = (np.concatenate(part) for part in zip(*parts, strict=True))
+        """All of it in order."""
+        empty = np.zeros(0, np.int64)
+        parts = [*self.parts, (empty, empty, empty, empty.astype(np.uint8))]
+        rows, firsts, stops, kinds = zip(*parts, strict=True)
+        row, first, stop = np.concatenate(rows), np.concatenate(firsts), np.concatenate(stops)
+        kind = np.concatenate(kinds)
         order = np.argsort(row * (self.columns + 1) + first, kind="stable")
-        row, first, stop, kind, vector = (part[order] for part in (row, first, stop, kind, vector))
-        joined = (row[1:] == row[:-1]) & (first[1:] == stop[:-1]) & (kind[1:] == kind[:-1])
-        joined &= vector[1:] == vector[:-1]
-        begins = np.concatenate([np.ones(min(len(row), 1), np.bool_), ~joined])
-        ends = np.concatenate([~joined, np.ones(min(len(row), 1), np.bool_)])
-        pointers = pointers_of(row[begins], self.rows)
-        return TileMap(
-            pointers, first[begins].astype(np.int32), stop[ends].astype(np.int32), kind[begins].astype(np.uint8),
-            vector[begins].astype(np.int32), self.vectors, across.last - across.first + 1, down.last - down.first + 1,
-        )  # fmt: skip
+        runs = plain(row[order], first[order], stop[order], kind[order], self.rows)
+        heights, widths = (level.last - level.first + 1 for level in (across, down))
+        return TileMap(runs, self.intervals, self.vectors, heights, widths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from attnlang.passes import boxes_values as known
 from attnlang.passes.boxes import COLUMN, ROW, Graph, Node, nodes_of
+from attnlang.passes.boxes_alike import Variants
 from attnlang.passes.boxes_axis import Level, Line, is_coordinate
 from attnlang.passes.boxes_evaluate import Evaluation, Value
 from attnlang.passes.boxes_runs import EMPTY, FULL, OPEN, PARTIAL, Kinds, kinds_of, ramps
@@ -23,41 +24,73 @@ _WIDE = float(1 << 52)
 
 
 class Predicate:
-    """A condition over both lines, evaluated over boxes: a segment of rows times a segment of columns."""
+    """A condition over both lines, evaluated over boxes: a segment of rows times a segment of columns. `variants`: what
+    stands in the place of nodes of one side in each of several predicates of this form, its members."""
 
-    def __init__(self, graph: Graph, root: Node, rows: Line, columns: Line) -> None:
+    def __init__(
+        self, graph: Graph, root: Node, rows: Line, columns: Line, variants: Variants | None = None
+    ) -> None:
         self.graph = graph
         self.root = root
         self.rows = rows
         self.columns = columns
-        nodes = nodes_of(root)
+        self.variants = variants or {}
+        parts = [root, *(node for members in self.variants.values() for node in members)]
+        nodes = list(dict.fromkeys(node for part in parts for node in nodes_of(part)))
         self.cuts = {
-            side: [node for node in nodes if node.side == side and _is_cut(node)] for side in (ROW, COLUMN)
+            line.side: [
+                node for node in nodes if node.side == line.side and _is_cut(node) and not line.ordered
+            ]
+            for line in (rows, columns)
         }
-        self.wild = _wild(graph, nodes, rows, columns)
+        self.ordered = rows.ordered or columns.ordered
+        self.wild = _wild(graph, nodes, rows, columns, self.variants)
 
-    def over(self, rows: Level, columns: Level, i: Numbers, j: Numbers) -> Bits:
-        """The state over the boxes i × j of two levels."""
+    def over(
+        self, rows: Level, columns: Level, i: Numbers, j: Numbers, member: Numbers | None = None
+    ) -> Bits:
+        """The state over the boxes i × j of two levels, each for a member of several predicates."""
         result = np.empty(len(i), np.uint8)
         for start in range(0, len(i), AT_ONCE):
             part = slice(start, start + AT_ONCE)
+            which = None if member is None or not self.variants else member[part]
             result[part] = Evaluation(
-                self.graph, _picked(rows, columns, i[part], j[part]), self.wild
+                self.graph, self._picked(rows, columns, i[part], j[part], which), self.wild, self.ordered
             ).condition(self.root)
         return result
 
+    def _picked(
+        self, rows: Level, columns: Level, i: Numbers, j: Numbers, member: Numbers | None
+    ) -> Callable[[Node], Value | None]:
+        none = np.zeros(0, np.int64)
+        present, which = (none, none) if member is None else np.unique(member, return_inverse=True)
 
-def _picked(rows: Level, columns: Level, i: Numbers, j: Numbers) -> Callable[[Node], Value | None]:
-    def leaf(node: Node) -> Value | None:
-        match node.side:
-            case 1:
-                return _taken(rows.value(node), i)
-            case 2:
-                return _taken(columns.value(node), j)
-            case _:
+        def leaf(node: Node) -> Value | None:
+            if node.side not in (ROW, COLUMN):
                 return None
+            level, at = (rows, i) if node.side == ROW else (columns, j)
+            if member is None or node not in self.variants:
+                return _taken(level.value(node), at)
+            values = [level.value(self.variants[node][number]) for number in present]
+            return _taken_of(values, which, at)
 
-    return leaf
+        return leaf
+
+
+def _taken_of(values: Sequence[Value], member: Numbers, at: Numbers) -> Value:
+    """Of each place the value of its member; `values`: of all members."""
+    intervals = [value for value in values if isinstance(value, Interval)]
+    if not intervals:
+        return np.stack([value for value in values if not isinstance(value, Interval)])[member, at]
+    low, high = (
+        np.stack(ends)[member, at] for ends in zip(*((x.low, x.high) for x in intervals), strict=True)
+    )
+    shape = intervals[0].low.shape
+    tight, dense = (
+        np.stack([np.broadcast_to(flag, shape) for flag in flags])[member, at]
+        for flags in zip(*((x.tight, x.dense) for x in intervals), strict=True)
+    )
+    return Interval(low, high, tight, dense)
 
 
 def _taken(value: Value, at: Numbers) -> Value:
@@ -83,14 +116,19 @@ def _floats(x: Interval) -> Interval:
     return Interval(np.asarray(x.low, np.float64), np.asarray(x.high, np.float64))
 
 
-def _wild(graph: Graph, nodes: list[Node], rows: Line, columns: Line) -> frozenset[Node]:
+def _wild(graph: Graph, nodes: list[Node], rows: Line, columns: Line, variants: Variants) -> frozenset[Node]:
     """Whole numbers over both sides that may be too large to compute with."""
 
     def leaf(node: Node) -> Value | None:
         if node.side not in (ROW, COLUMN):
             return None
-        value = (rows if node.side == ROW else columns).whole.value(node)
-        return _floats(Interval(value.low[0], value.high[0])) if isinstance(value, Interval) else value[0]
+        whole = (rows if node.side == ROW else columns).whole
+        value = whole.value(node)
+        if not isinstance(value, Interval):
+            return value[0] if node not in variants else np.asarray(known.UNKNOWN, np.uint8)
+        spans = [whole.interval(each) for each in variants.get(node, (node,))]
+        low, high = min(span.low[0] for span in spans), max(span.high[0] for span in spans)
+        return _floats(Interval(np.asarray(low), np.asarray(high)))
 
     bounds = _Bounds(graph, leaf)
     found: set[Node] = set()
@@ -108,7 +146,7 @@ def _wild(graph: Graph, nodes: list[Node], rows: Line, columns: Line) -> frozens
 def tiles_of(line: Line, side: int) -> Level:
     """The line in segments of `side`."""
     first = np.arange(line.start, line.start + line.size, side, dtype=np.int64)
-    return Level(line, first, np.minimum(first + side, line.start + line.size) - 1)
+    return line.level(first, np.minimum(first + side, line.start + line.size) - 1)
 
 
 def halved(i: Numbers, j: Numbers, rows: int, columns: int) -> tuple[Numbers, Numbers]:
@@ -123,21 +161,38 @@ def halved(i: Numbers, j: Numbers, rows: int, columns: int) -> tuple[Numbers, Nu
 
 
 def settle(
-    predicate: Predicate, rows: Level, columns: Level, i: Numbers, j: Numbers, bits: Bits, budget: int
+    predicate: Predicate,
+    rows: Level,
+    columns: Level,
+    i: Numbers,
+    j: Numbers,
+    bits: Bits,
+    budget: int,
+    member: Numbers | None = None,
 ) -> Kinds:
     """EMPTY, PARTIAL or FULL for open tiles, by at most `budget` smaller boxes; PARTIAL where they do not suffice."""
+    member = np.zeros(len(i), np.int64) if member is None else member
     kinds = np.empty(len(i), np.uint8)
     spent = 0
     for start in range(0, len(i), TILES_AT_ONCE):
         part = slice(start, start + TILES_AT_ONCE)
         allowed = budget * min(start + TILES_AT_ONCE, len(i)) // len(i) - spent
-        kinds[part], used = _settled(predicate, rows, columns, i[part], j[part], bits[part], allowed)
+        kinds[part], used = _settled(
+            predicate, rows, columns, i[part], j[part], member[part], bits[part], allowed
+        )
         spent += used
     return kinds
 
 
 def _settled(
-    predicate: Predicate, rows: Level, columns: Level, i: Numbers, j: Numbers, bits: Bits, budget: int
+    predicate: Predicate,
+    rows: Level,
+    columns: Level,
+    i: Numbers,
+    j: Numbers,
+    member: Numbers,
+    bits: Bits,
+    budget: int,
 ) -> tuple[Kinds, int]:
     has = bits & np.uint8(known.HAS_TRUE | known.HAS_FALSE)
     owner = np.arange(len(i))
@@ -160,7 +215,7 @@ def _settled(
         owner = owner[parent]
         if skipped:
             continue
-        state = predicate.over(rows, columns, i, j)
+        state = predicate.over(rows, columns, i, j, member[owner])
         used += len(state)
         _gather(has, owner, state)
         keep = ((state & known.UNKNOWN) == known.UNKNOWN) & (has[owner] != known.HAS_TRUE | known.HAS_FALSE)
@@ -195,35 +250,35 @@ def _split(level: Level, used: Numbers, cuts: list[Node] | None) -> tuple[Level,
     segments, inverse = np.unique(used, return_inverse=True)
     first, last = level.first[segments], level.last[segments]
     origin = np.arange(len(segments))
-    if cuts is None:
+    if cuts:
+        parts = Level(level.line, first, last)
+        for node in cuts:
+            parts, origin = _cut(parts, node, origin)
+    elif cuts is None:
         longer = (last > first).astype(np.int64)
         starts = np.stack([first, (first + last + 1) // 2], axis=1)
         keep = np.stack([np.ones_like(longer), longer], axis=1) > 0
-        origin, first = np.repeat(origin, longer + 1), starts[keep]
+        first, origin = starts[keep], np.repeat(origin, longer + 1)
+        final = np.append(origin[1:] != origin[:-1], True)
+        parts = level.line.level(first, np.where(final, last[origin], np.append(first[1:], 0) - 1))
     else:
-        for node in cuts:
-            first, last, origin = _cut(level.line, node, first, last, origin)
-    ends = level.last[segments]
-    last = np.append(first[1:], 0) - 1
-    final = np.append(origin[1:] != origin[:-1], True)
-    last[final] = ends[origin[final]]
+        parts = level.line.level(first, last)
     amounts = np.bincount(origin, minlength=len(segments))
     begins = np.cumsum(amounts) - amounts
-    return Level(level.line, first, last), (begins[inverse], (begins + amounts)[inverse], amounts[inverse])
+    return parts, (begins[inverse], (begins + amounts)[inverse], amounts[inverse])
 
 
-def _cut(
-    line: Line, node: Node, first: Numbers, last: Numbers, origin: Numbers
-) -> tuple[Numbers, Numbers, Numbers]:
-    """Segments cut where the coordinate under `//` or `mod` passes a multiple of the divisor."""
+def _cut(level: Level, node: Node, origin: Numbers) -> tuple[Level, Numbers]:
+    """Segments, each a part of its `origin`, cut where the coordinate under `//` or `mod` passes a multiple of the
+    divisor."""
     divisor = int(node.args[1].value)
-    if any(part.op == "sum" and part.data[0] < 0 for part in line.chain(node)):
-        return first, last, origin
-    inner = Level(line, first, last).interval(node.args[0])
+    if any(part.op == "sum" and part.data[0] < 0 for part in level.line.chain(node)):
+        return level, origin
+    first, last, inner = level.first, level.last, level.interval(node.args[0])
     low, high = inner.low // divisor, inner.high // divisor
     amounts = np.where((inner.high - inner.low == last - first) & (high - low <= MOST_CUTS), high - low, 0)
     if not amounts.any():
-        return first, last, origin
+        return level, origin
     pieces = amounts + 1
     which = np.repeat(np.arange(len(first)), pieces)
     step = ramps(np.zeros(len(first), np.int64), pieces)
@@ -233,12 +288,14 @@ def _cut(
     stops = np.append(starts[1:], 0) - 1
     final = step == amounts[which]
     stops[final] = last[which[final]]
-    return starts, stops, origin[which]
+    return Level(level.line, starts, stops), origin[which]
 
 
-def evaluated(predicate: Predicate, rows: Level, columns: Level, i: Numbers, j: Numbers) -> tuple[Kinds, Any]:
+def evaluated(
+    predicate: Predicate, rows: Level, columns: Level, i: Numbers, j: Numbers, member: Numbers | None = None
+) -> tuple[Kinds, Any]:
     """Kinds of boxes (OPEN where none is certain), and their states."""
-    state = predicate.over(rows, columns, i, j)
+    state = predicate.over(rows, columns, i, j, member)
     return kinds_of(state), state
 
 

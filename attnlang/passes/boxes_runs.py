@@ -8,6 +8,7 @@ few vectors; what is left open is listed tile by tile.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from attnlang.passes.boxes_evaluate import Evaluation, Value
 from attnlang.passes.boxes_values import Bits, Interval
 
 Numbers = NDArray[np.int64]
+Small = NDArray[np.int32]
 Kinds = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
 EMPTY, PARTIAL, FULL, OPEN = 0, 1, 2, 3
 MOST_CELLS = 1 << 26
 _HUGE = 1 << 58
@@ -42,44 +45,82 @@ _KINDS: Kinds = np.array(
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
-    """Rows of tiles in intervals: in `row[i]` the tiles `first[i] … stop[i] − 1` are of the kinds of
-    `vectors[vector[i]]` there (a vector of one entry: all of that kind)."""
+class Intervals:
+    """Rows of tiles in intervals, in order: in `row[i]` the key tiles `first[i] … stop[i] − 1` have vector `vector[i]`
+    of `amount`; `columns` key tiles in all."""
 
-    row: Numbers
-    first: Numbers
-    stop: Numbers
-    vector: Numbers
+    row: Small
+    first: Small
+    stop: Small
+    vector: Small
+    amount: int
+    columns: int
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.row.nbytes + self.first.nbytes + self.stop.nbytes + self.vector.nbytes
+
+    def cells(self, wanted: Flags) -> tuple[Numbers, Numbers, Numbers]:
+        """Row, column and vector of every tile whose place in its vector is wanted: [amount, columns or 1]."""
+        used = np.any(wanted, axis=1)
+        some = np.flatnonzero(used[self.vector])
+        row, first, stop, vector = (
+            part[some].astype(np.int64) for part in (self.row, self.first, self.stop, self.vector)
+        )
+        if wanted.shape[1] == 1:
+            lengths = stop - first
+            return np.repeat(row, lengths), ramps(first, lengths), np.repeat(vector, lengths)
+        flat = wanted[used].reshape(-1)
+        before = np.zeros(len(flat) + 1, np.int32)
+        np.cumsum(flat, out=before[1:])
+        base = (np.cumsum(used) - 1)[vector] * self.columns
+        begin = before[base + first].astype(np.int64)
+        lengths = before[base + stop] - begin
+        column = np.flatnonzero(flat)[ramps(begin, lengths)] % self.columns
+        return np.repeat(row, lengths), column, np.repeat(vector, lengths)
+
+    @cached_property
+    def lengths(self) -> Numbers:
+        """How many tiles have each vector."""
+        return np.bincount(self.vector, self.stop - self.first, self.amount).astype(np.int64)
+
+    @cached_property
+    def amounts(self) -> Numbers:
+        """How many rows have each key tile in each vector: [amount, columns]."""
+        return self._spread(None)
+
+    def weighted(self, heights: Numbers) -> Numbers:
+        """The heights of these rows, summed."""
+        return self._spread(heights[self.row].astype(np.float64))
+
+    def _spread(self, weights: NDArray[np.float64] | None) -> Numbers:
+        width = self.columns + 1
+        begins, ends = (
+            np.bincount(self.vector * np.int64(width) + ends, weights, self.amount * width)
+            for ends in (self.first, self.stop)
+        )
+        return np.cumsum((begins - ends).reshape(self.amount, width), axis=1)[:, :-1].astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Rows of tiles in intervals, and the kind of each place in their vectors (one entry: that of all its places)."""
+
+    intervals: Intervals
     vectors: Kinds
 
     def cells(self, kind: int) -> tuple[Numbers, Numbers]:
         """Row and column of every tile of a kind."""
-        of_kind = self.vectors == kind
-        if self.vectors.shape[1] == 1:
-            wanted = of_kind[self.vector, 0]
-            lengths = np.where(wanted, self.stop - self.first, 0)
-            return np.repeat(self.row, lengths), ramps(self.first, lengths)
-        before = _before(of_kind)
-        begin, end = before[self.vector, self.first], before[self.vector, self.stop]
-        vectors, columns = np.nonzero(of_kind)
-        offsets = np.searchsorted(vectors, np.arange(len(of_kind)))
-        places = ramps(begin + offsets[self.vector], end - begin)
-        return np.repeat(self.row, end - begin), columns[places]
+        row, column, _ = self.intervals.cells(self.vectors == kind)
+        return row, column
 
     def amount(self, kind: int) -> int:
         """How many tiles are of a kind."""
         of_kind = self.vectors == kind
-        if self.vectors.shape[1] == 1:
-            return int(((self.stop - self.first) * of_kind[self.vector, 0]).sum())
-        before = _before(of_kind)
-        return int((before[self.vector, self.stop] - before[self.vector, self.first]).sum())
-
-
-def _before(of_kind: Any) -> Numbers:
-    """How many of each vector's entries hold before every place."""
-    result = np.zeros((len(of_kind), of_kind.shape[1] + 1), np.int64)
-    np.cumsum(of_kind, axis=1, out=result[:, 1:])
-    return result
+        if of_kind.shape[1] == 1:
+            return int(self.intervals.lengths[of_kind[:, 0]].sum())
+        return int(self.intervals.amounts[of_kind].sum())
 
 
 def ramps(first: Numbers, lengths: Numbers) -> Numbers:
@@ -117,7 +158,7 @@ class FirstLook:
 
         bits = Evaluation(self.graph, leaf_value).condition(root)
         vectors = kinds_of(np.broadcast_to(bits, (amount, width)))
-        return Runs(parts.row, parts.first, parts.stop, parts.vector, vectors)
+        return Runs(parts.intervals, vectors)
 
     def _everywhere(self, leaf: Node) -> Bits:
         """Of what is neither cut nor a vector: a remainder of q and k takes every value in tiles that are large."""
@@ -154,19 +195,17 @@ class FirstLook:
         states: dict[Node, Bits] = {leaf: step.at(row, first) for leaf, step in steps.items()}
         states |= {leaf: self.rows.condition(leaf)[row] for leaf in leaves if leaf.side == ROW}
         codes, vector = _distinct(list(states.values()), len(row))
-        found = _Parts(row, first, stop, vector, tuple(states), codes)
+        row, first, stop, vector = (part.astype(np.int32) for part in (row, first, stop, vector))
+        found = _Parts(Intervals(row, first, stop, vector, len(codes), amount), tuple(states), codes)
         self._parts[leaves] = found
         return found
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """Intervals of rows, and which combination of states (`codes`, one column for each of `known`) each has."""
+    """Intervals of rows, and the combination of states (`codes`, one column for each of `known`) of each vector."""
 
-    row: Numbers
-    first: Numbers
-    stop: Numbers
-    vector: Numbers
+    intervals: Intervals
     known: tuple[Node, ...]
     codes: Bits
 

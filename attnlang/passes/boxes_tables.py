@@ -120,15 +120,16 @@ class Plane:
 
     def over(
         self, first: tuple[Numbers, Numbers], last: tuple[Numbers, Numbers]
-    ) -> tuple[Array, Array] | None:
-        """Least and greatest value of rectangles of offsets; None where too many elements would be looked at."""
+    ) -> tuple[Array, Array, Any] | None:
+        """Least and greatest value of rectangles of offsets, and whether both occur; None where too many elements would
+        be looked at."""
         (top, left), (bottom, right) = first, last
         if self.array.dtype == np.bool_:
             sums = self._sums
             found = (
                 sums[bottom + 1, right + 1] - sums[top, right + 1] - sums[bottom + 1, left] + sums[top, left]
             )
-            return found == (bottom + 1 - top) * (right + 1 - left), found > 0
+            return found == (bottom + 1 - top) * (right + 1 - left), found > 0, True
         height, width = int(np.max(bottom - top)) + 1, int(np.max(right - left)) + 1
         if height * width > MOST_OFFSETS:
             return None
@@ -137,4 +138,4 @@ class Plane:
             self.array[np.minimum(top + down, bottom), np.minimum(left + across, right)]
             for down, across in places
         ]
-        return np.minimum.reduce(values), np.maximum.reduce(values)
+        return np.minimum.reduce(values), np.maximum.reduce(values), True

@@ -6,7 +6,7 @@ tiles.counts, tiles.density, tiles.map(head=3).csr()
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from attnlang.ir.pattern import Attention, Axis, Expr, Index, Let, Reduce, Stage, children
 from attnlang.passes.boxes import COLUMN, ROW, Graph, Node
+from attnlang.passes.boxes_alike import Family, families
 from attnlang.passes.boxes_axis import Level, Line
 from attnlang.passes.boxes_lower import Lowering, Tables
 from attnlang.passes.boxes_map import Counts, Found, TileMap
 from attnlang.passes.boxes_refine import Predicate, evaluated, halved, settle, tiles_of
-from attnlang.passes.boxes_runs import FULL, OPEN, PARTIAL, FirstLook
+from attnlang.passes.boxes_runs import FULL, OPEN, PARTIAL, FirstLook, Kinds
+from attnlang.passes.summaries import Summary
 
 Numbers = NDArray[np.int64]
 Array = NDArray[Any]
@@ -78,7 +80,10 @@ class Tiles:
     @property
     def nbytes(self) -> int:
         """Memory of the index structures."""
-        return self.classes.nbytes + sum(each.nbytes for each in self.maps)
+        shared = {
+            id(each.intervals): each.intervals.nbytes for each in self.maps if each.intervals is not None
+        }
+        return self.classes.nbytes + sum(each.nbytes for each in self.maps) + sum(shared.values())
 
 
 def classify(
@@ -92,37 +97,26 @@ def classify(
 ) -> Tiles:
     """The tiles of what an attention's queries may see.
 
-    `symbols`: sizes, `q_offset` and parameters; `tensors`: the declared tensors by name, where they are at hand (what
-    reads others counts as partial); `stages`: the pattern's, for the tables that the predicate reads. Sound: a FULL
-    tile has no hidden pair, an EMPTY one no visible pair. Raises MissingNumber for a size or parameter without value.
+    `symbols`: sizes, `q_offset` and parameters; `tensors`: the declared tensors by name, or a Summary of each, where
+    they are at hand (what reads others counts as partial); `stages`: the pattern's, for the tables that the predicate
+    reads. Sound: a FULL tile has no hidden pair, an EMPTY one no visible pair. Raises MissingNumber for a size or
+    parameter without value.
     """
-    lets = {stage.name: stage for stage in stages if isinstance(stage, Let)}
-    arrays = {name: np.asarray(tensor) for name, tensor in (tensors or {}).items()}
-    work = _Work(attention, symbols, Tables(arrays, lets))
-    seen = Axes(attention)
-    batch, heads = (work.size(axis) for axis in seen.outer)
-    varies = [axis is not None and seen.depends(axis) for axis in seen.outer]
-    shape = tuple(size if vary else 1 for size, vary in zip((batch, heads), varies, strict=True))
-    classes = np.zeros(shape, np.int64)
-    roots: dict[Node, int] = {}
-    for b in range(shape[0]):
-        for h in range(shape[1]):
-            fixed = {axis: at for axis, at in zip(seen.outer, (b, h), strict=True) if axis is not None}
-            classes[b, h] = roots.setdefault(work.root(fixed), len(roots))
-    maps = tuple(work.map(root, rows, columns, budget) for root in roots)
-    return Tiles(rows, columns, classes, maps, heads, batch)
+    work = Work(attention, symbols, tensors, stages)
+    classes, roots = work.classes()
+    return Tiles(rows, columns, classes, work.maps(roots, rows, columns, budget), work.heads, work.batch)
 
 
 class Axes:
     """The axes of an attention before its queries, and which of them its predicate depends on."""
 
     def __init__(self, attention: Attention) -> None:
-        outer = attention.rows[:-1]
+        outer = self.before = attention.rows[:-1]
         by_role = {axis.role: axis for axis in outer}
         head = by_role.get("head") or by_role.get("kv_head")
         self.outer: tuple[Axis | None, Axis | None] = (by_role.get("batch"), head)
         self._used: set[Axis] = set()
-        self._seen: set[int] = set()
+        self._varies: dict[int, bool] = {}
         for expr in (attention.mask, attention.sparsity):
             self._visit(expr)
 
@@ -130,39 +124,74 @@ class Axes:
         """Whether the predicate names an axis."""
         return axis in self._used
 
-    def _visit(self, expr: Expr) -> None:
-        if id(expr) in self._seen:
-            return
-        self._seen.add(id(expr))
-        if isinstance(expr, Index):
-            self._used.add(expr.axis)
-        for part in children(expr):
-            self._visit(part)
-        if isinstance(expr, Reduce):
-            for axis in expr.axes:
-                self._visit(axis.size)
+    def varies(self, expr: Expr) -> bool:
+        """Whether a part of the predicate names an axis before the queries."""
+        return self._varies.get(id(expr), True)
+
+    def _visit(self, expr: Expr) -> bool:
+        if id(expr) not in self._varies:
+            if isinstance(expr, Index):
+                self._used.add(expr.axis)
+            parts = [self._visit(part) for part in children(expr)]
+            if isinstance(expr, Reduce):
+                parts += [self._visit(axis.size) for axis in expr.axes]
+            before = isinstance(expr, Index) and expr.axis in self.before
+            self._varies[id(expr)] = before or any(parts)
+        return self._varies[id(expr)]
 
 
-class _Work:
+class Work:
     """One classification: the graph that all heads share, and the lines of queries and keys."""
 
     def __init__(
-        self, attention: Attention, symbols: Mapping[str, bool | int | float], tables: Tables
+        self,
+        attention: Attention,
+        symbols: Mapping[str, bool | int | float],
+        tensors: Mapping[str, Any] | None,
+        stages: Iterable[Stage] = (),
     ) -> None:
+        lets = {stage.name: stage for stage in stages if isinstance(stage, Let)}
         self.attention = attention
         self.symbols = symbols
-        self.tables = tables
+        arrays: dict[str, Array | Summary] = {
+            name: tensor if isinstance(tensor, Summary) else np.asarray(tensor)
+            for name, tensor in (tensors or {}).items()
+        }
+        self.tables = Tables(arrays, lets)
         self.graph = Graph()
         self._looks: dict[tuple[int, int], FirstLook] = {}
-        sizes = Lowering(self.graph, symbols, tables, {})
+        sizes = Lowering(self.graph, symbols, self.tables, {})
         query, key = attention.rows[-1], attention.over
         self._sizes = sizes
         self.queries = Line(self.graph, ROW, sizes.number(query.start), sizes.number(query.size))
         self.keys = Line(self.graph, COLUMN, sizes.number(key.start), sizes.number(key.size))
+        self._seen = Axes(attention)
+        indices = {query: self.graph.index(ROW), key: self.graph.index(COLUMN)}
+        self._common = Lowering(self.graph, symbols, self.tables, indices)
+        self.batch, self.heads = (self.size(axis) for axis in self._seen.outer)
+
+    def classes(self) -> tuple[Numbers, tuple[Node, ...]]:
+        """The different predicates of batch entries and heads, and the place of each entry's and head's among them."""
+        outer, seen = self._seen.outer, self._seen
+        varies = [axis is not None and seen.depends(axis) for axis in outer]
+        shape = tuple(
+            size if vary else 1 for size, vary in zip((self.batch, self.heads), varies, strict=True)
+        )
+        result = np.zeros(shape, np.int64)
+        roots: dict[Node, int] = {}
+        for b in range(shape[0]):
+            for h in range(shape[1]):
+                fixed = {axis: at for axis, at in zip(outer, (b, h), strict=True) if axis is not None}
+                result[b, h] = roots.setdefault(self.root(fixed), len(roots))
+        return result, tuple(roots)
 
     def size(self, axis: Axis | None) -> int:
         """The length of an axis; 1 of none."""
         return 1 if axis is None else self._sizes.number(axis.size)
+
+    def _steady(self, expr: Expr) -> Node | None:
+        """The node of an expression that is the same for all heads and batch entries."""
+        return None if self._seen.varies(expr) else self._common.node(expr)
 
     def root(self, fixed: Mapping[Axis, int]) -> Node:
         """The predicate for one head of one batch entry."""
@@ -170,17 +199,18 @@ class _Work:
         indices |= {
             self.attention.rows[-1]: self.graph.index(ROW), self.attention.over: self.graph.index(COLUMN)
         }  # fmt: skip
-        lowering = Lowering(self.graph, self.symbols, self.tables, indices)
+        lowering = Lowering(self.graph, self.symbols, self.tables, indices, known=self._steady)
         return self.graph.both(lowering.node(self.attention.mask), lowering.node(self.attention.sparsity))
 
-    def map(self, root: Node, rows: int, columns: int, budget: int) -> TileMap:
-        """The tiles of one predicate."""
+    def maps(self, roots: Sequence[Node], rows: int, columns: int, budget: int) -> tuple[TileMap, ...]:
+        """The tiles of each predicate; those of one form are looked at together."""
         top = self._look(rows, columns)
         across, down = top.rows, top.columns
-        found = Found(len(across), len(down))
+        found = [Found(len(across), len(down)) for _ in roots]
         if len(across) and len(down):
-            self._classify(root, top, (rows, columns), budget, found)
-        return found.map(across, down)
+            for family in families(roots):
+                self._classify(family, roots, top, (rows, columns), budget, found)
+        return tuple(each.map(across, down) for each in found)
 
     def _look(self, rows: int, columns: int) -> FirstLook:
         """The first look at tiles of a size."""
@@ -190,21 +220,65 @@ class _Work:
         return self._looks[rows, columns]
 
     def _classify(
-        self, root: Node, top: FirstLook, sides: tuple[int, int], budget: int, found: Found
+        self,
+        family: Family,
+        roots: Sequence[Node],
+        top: FirstLook,
+        sides: tuple[int, int],
+        budget: int,
+        found: Sequence[Found],
     ) -> None:
-        predicate = Predicate(self.graph, root, self.queries, self.keys)
-        across, down = top.rows, top.columns
+        """The members of a family, as many at once as have few open tiles together."""
+        predicate = Predicate(self.graph, family.root, self.queries, self.keys, family.variants)
+        waiting: list[tuple[int, Numbers, Numbers]] = []
+        for member, place in enumerate(family.members):
+            waiting.append((member, *self._first(roots[place], top, sides, found[place])))
+            if member + 1 == len(family.members) or sum(len(i) for _, i, _ in waiting) > MOST_OPEN:
+                i, j = (np.concatenate([each[part] for each in waiting]) for part in (1, 2))
+                lengths = [len(each[1]) for each in waiting]
+                which = np.repeat([each[0] for each in waiting], lengths)
+                kinds = self._decided(predicate, top, sides, budget * len(waiting), (i, j, which))
+                parts = np.split(kinds, np.cumsum(lengths)[:-1])
+                for (at, down, right), kind in zip(waiting, parts, strict=True):
+                    found[family.members[at]].cells(down, right, kind)
+                waiting = []
+
+    def _first(
+        self, root: Node, top: FirstLook, sides: tuple[int, int], found: Found
+    ) -> tuple[Numbers, Numbers]:
+        """The tiles that a first look leaves open; what it settles goes to `found`."""
         first = top.runs(root)
-        if first is not None and first.amount(OPEN) <= MOST_OPEN:
-            found.runs(first)
-            i, j = first.cells(OPEN)
-        else:
-            i, j = self._from_above(predicate, across, down, sides, found)
-        kinds, state = evaluated(predicate, across, down, i, j)
+        if first is None or first.amount(OPEN) > MOST_OPEN:
+            predicate = Predicate(self.graph, root, self.queries, self.keys)
+            return self._from_above(predicate, top.rows, top.columns, sides, found)
+        found.first_look(first)
+        return first.cells(OPEN)
+
+    def _decided(
+        self,
+        predicate: Predicate,
+        top: FirstLook,
+        sides: tuple[int, int],
+        budget: int,
+        cells: tuple[Numbers, Numbers, Numbers],
+    ) -> Kinds:
+        """EMPTY, PARTIAL or FULL for tiles in row i and column j of a member of several predicates."""
+        i, j, member = cells
+        kinds, state = evaluated(predicate, top.rows, top.columns, i, j, member)
         left = kinds == OPEN
         if left.any():
-            kinds[left] = settle(predicate, across, down, i[left], j[left], state[left], budget)
-        found.cells(i, j, kinds)
+            if predicate.root.coarse:
+                budget = min(budget, int(left.sum()) * self._in_blocks(sides))
+            kinds[left] = settle(
+                predicate, top.rows, top.columns, i[left], j[left], state[left], budget, member[left]
+            )
+        return kinds
+
+    def _in_blocks(self, sides: tuple[int, int]) -> int:
+        """How many boxes a tile falls into until they are no larger than the blocks of which tensors are known."""
+        finest = self.graph.finest_block()
+        inside = (sides[0] // finest) * (sides[1] // finest)
+        return 2 * inside if inside > 1 else 0
 
     def _from_above(
         self, predicate: Predicate, across: Level, down: Level, sides: tuple[int, int], found: Found

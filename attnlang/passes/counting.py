@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnlang.ir.bounds import Facts
-from attnlang.ir.pattern import HEAD, Apply, Axis, Expr, Index, Literal, Symbol
+from attnlang.ir.pattern import BATCH, HEAD, Apply, Attention, Axis, Expr, Index, Literal, Read, Symbol
 from attnlang.ir.plan import Band, BranchPlan, TileCount
 from attnlang.ir.rewrite import substitute
 from attnlang.passes.ranges import bands, key_range
@@ -46,7 +46,7 @@ class Unknown(Exception):
 
 
 def value_of(expr: Expr, symbols: Mapping[str, Any], indices: Mapping[Expr, Any]) -> Any:
-    """The value of an expression without tensors, for arrays of symbols at once."""
+    """The value of an expression, for arrays of symbols at once; tensors are read where `symbols` has their arrays."""
     match expr:
         case Literal(value):
             return value
@@ -56,6 +56,10 @@ def value_of(expr: Expr, symbols: Mapping[str, Any], indices: Mapping[Expr, Any]
             return indices[expr]
         case Apply(op, args) if op in _NUMERIC:
             return _NUMERIC[op](*(value_of(arg, symbols, indices) for arg in args))
+        case Read(source, at, _) if source in symbols:
+            places = [value_of(place, symbols, indices) for place in at]
+            array = symbols[source]
+            return array[tuple(np.clip(i, 0, n - 1) for i, n in zip(places, array.shape, strict=True))]
         case _:
             raise Unknown
 
@@ -63,23 +67,18 @@ def value_of(expr: Expr, symbols: Mapping[str, Any], indices: Mapping[Expr, Any]
 def count_tiles(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) -> TileCount:
     """Full, partial and empty tiles over all heads; a band whose range depends on a tensor counts as its bounds
     without that tensor: visited everywhere, full nowhere."""
-    queries, keys, heads = int(symbols["NQ"]), int(symbols["NK"]), int(symbols["H"])
+    queries, keys, heads = (int(symbols[name]) for name in ("NQ", "NK", "H"))
     rows, columns = branch.tile.rows, branch.tile.columns
-    first_row = np.arange(0, queries, rows, dtype=np.int64)
-    offset = int(symbols["q_offset"])
-    env = {
-        **symbols,
-        "q_first": first_row + offset,
-        "q_last": np.minimum(first_row + rows, queries) - 1 + offset,
-    }
     by_head = any(_names_head(band) for band in branch.bands)
     full = partial = 0
     for head in range(heads if by_head else 1):
-        some, every = _tiles_of_head(branch, env, head, facts, len(first_row), keys, columns)
+        some, every = tiles_of_ranges(
+            branch.bands, branch.attention, (rows, columns), symbols, facts, (None, head)
+        )
         full += every
         partial += some - every
     factor = 1 if by_head else heads
-    total = len(first_row) * -(-keys // columns) * heads
+    total = -(-queries // rows) * -(-keys // columns) * heads
     return TileCount(
         branch.attention.name,
         rows,
@@ -96,14 +95,28 @@ def _names_head(band: Band) -> bool:
     )
 
 
-def _tiles_of_head(
-    branch: BranchPlan, env: Mapping[str, Any], head: int, facts: Facts, tiles: int, keys: int, columns: int
+def tiles_of_ranges(
+    found: tuple[Band, ...],
+    attention: Attention,
+    sides: tuple[int, int],
+    symbols: Mapping[str, Any],
+    facts: Facts,
+    at: tuple[int | None, int],
 ) -> tuple[int, int]:
+    """Visited and full tiles of one head, `at` batch entry (None: any) and head, by the ranges of its bands."""
+    (rows, columns), (batch, head) = sides, at
+    query, key = attention.rows[-1], attention.over
+    queries, keys, offset = (int(symbols[name]) for name in ("NQ", "NK", "q_offset"))
+    first_row = np.arange(0, queries, rows, dtype=np.int64)
+    last_row = np.minimum(first_row + rows, queries) - 1
+    env = {**symbols, "q_first": first_row + offset, "q_last": last_row + offset}
+    tiles = len(first_row)
     indices: dict[Expr, Any] = {Index(HEAD): head}
-    query, key = branch.attention.rows[-1], branch.attention.over
+    if batch is not None:
+        indices[Index(BATCH)] = batch
     runs: list[tuple[Numbers, Numbers, Numbers, Numbers]] = []
-    for band in branch.bands:
-        found = key_range(band, query, key, FIRST, LAST, facts)
+    for band in found:
+        ranges = key_range(band, query, key, FIRST, LAST, facts)
 
         def numbers(expr: Expr | None, otherwise: int) -> Numbers:
             try:
@@ -112,10 +125,10 @@ def _tiles_of_head(
                 value = otherwise
             return np.broadcast_to(np.asarray(value, dtype=np.int64), (tiles,))
 
-        first = numbers(found.first, 0) // columns
-        stop = np.maximum(-(-numbers(found.stop, keys) // columns), first)
-        full_first = np.clip(-(-np.maximum(numbers(found.full_first, keys), 0) // columns), first, stop)
-        full_stop = np.clip(numbers(found.full_stop, 0) // columns, full_first, stop)
+        first = numbers(ranges.first, 0) // columns
+        stop = np.maximum(-(-numbers(ranges.stop, keys) // columns), first)
+        full_first = np.clip(-(-np.maximum(numbers(ranges.full_first, keys), 0) // columns), first, stop)
+        full_stop = np.clip(numbers(ranges.full_stop, 0) // columns, full_first, stop)
         runs.append((first, stop, full_first, full_stop))
     return _union(runs, tiles)
 

@@ -43,10 +43,8 @@ def obstacles(pattern: Pattern, specialization: Specialization) -> tuple[Obstacl
             found.append(Obstacle("output", f"kernels do not keep {_spelled(name)}"))
     if not attentions:
         found.append(Obstacle("output", "nothing is attended to"))
-    if specialization.dtype not in ("fp16", "bf16", "fp32"):
-        found.append(
-            Obstacle("dtype", f"kernels compute in float16, bfloat16 and float32, not {specialization.dtype}")
-        )
+    if specialization.dtype == "fp64" and not specialization.target.startswith("cpu"):
+        found.append(Obstacle("dtype", "kernels compute in float16, bfloat16 and float32, not fp64"))
     for what, size in (("head size", specialization.head_dim), ("value size", specialization.value_dim)):
         if size > LARGEST_HEAD:
             found.append(Obstacle(what, f"{size} is more than {LARGEST_HEAD}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnlang.ir.bounds import Facts, direction
-from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Type, walk
+from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Op, Type, walk
 from attnlang.ir.pattern import (
     HK,
     NK,
@@ -19,21 +19,32 @@ from attnlang.ir.pattern import (
     Tensor,
     TensorAxis,
 )  # fmt: skip
-from attnlang.ir.plan import Band, BranchPlan, Decision, Obstacle, Plan, Specialization, Tile
+from attnlang.ir.plan import Band, BranchPlan, Decision, Obstacle, Plan, Specialization, Tile, WalkKind
 from attnlang.ir.rewrite import conjunction
 from attnlang.ir.verify import verify
 from attnlang.passes.lower_attention import Arguments, lower_attention
+from attnlang.passes.lower_combine import lower_combine
 from attnlang.passes.lower_expr import padded
 from attnlang.passes.obstacles import obstacles, plain_output
 from attnlang.passes.ranges import bands
 from attnlang.passes.specialize import reads, specialize
-from attnlang.passes.tiles import choose_tile
+from attnlang.passes.tiles import PairWork, choose_tile
 from attnlang.passes.typed import walk as walk_expr
 from attnlang.passes.verify_kernel import verify_kernel
+from attnlang.passes.widen import in_double
 from attnlang.targets import target_of
 
 BACKWARD = Decision(
     "backward", "dense PyTorch", "there are no backward kernels yet; it saves the inputs", "kernels"
+)
+LISTED_ORDER = Decision(
+    "order", "heavy tiles first", "rows of tiles stand by falling number of visited tiles", "as they stand"
+)
+SPLIT = Decision(
+    "keys",
+    "split among programs",
+    "few queries and many keys; a second kernel combines the shares",
+    "one program each",
 )
 ALL_PAIRS = Decision(
     "memory", "every pair of query and key", "dense PyTorch holds the scores and the weights"
@@ -51,12 +62,6 @@ def make_plan(
             pattern,
             specialization,
             Decision("algorithm", "dense PyTorch", f"target {target.name} was asked for"),
-        )
-    if target.kind == "cpu":
-        return _eager(
-            pattern,
-            specialization,
-            Decision("algorithm", "dense PyTorch", "there are no native CPU kernels yet"),
         )
     special = specialize(
         pattern, specialization.head_dim, specialization.value_dim, dict(specialization.statics)
@@ -95,8 +100,9 @@ def _kernels(
         Decision("algorithm", "online softmax", "softmax over keys; one pass, base 2, float32 accumulators")
     ]
     branches: list[BranchPlan] = []
-    for attention in attentions:
-        branch, made = _branch(pattern, attention, arguments, facts, specialization, rows_limit, banner)
+    walks = specialization.walks or ("ranges",) * len(attentions)
+    for attention, kind in zip(attentions, walks, strict=True):
+        branch, made = _branch(pattern, attention, arguments, facts, specialization, rows_limit, banner, kind)
         branches.append(branch)
         decisions += made
     alone = len(attentions) == 1 and plain_output(pattern.output, attentions[0].name)
@@ -112,6 +118,8 @@ def _kernels(
     if needed:
         names = ", ".join(let.name for let in needed)
         decisions.append(Decision("tables", names, "looked up by the kernel, evaluated by PyTorch before it"))
+    if specialization.split:
+        decisions.append(SPLIT)
     decisions.append(BACKWARD)
     decisions += _specialized(specialization)
     combine = None if alone else pattern.output
@@ -155,6 +163,7 @@ def _branch(
     specialization: Specialization,
     rows_limit: int,
     banner: tuple[str, ...],
+    walk: WalkKind,
 ) -> tuple[BranchPlan, list[Decision]]:
     query, key = attention.rows[-1], attention.over
     found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
@@ -167,24 +176,31 @@ def _branch(
         if attention.name == "attention"
         else f"{pattern.name}_{attention.name}_forward"
     )
+    name += ("" if walk == "ranges" else f"_{walk}") + ("_split" if specialization.split else "")
     target = target_of(specialization.target)
 
     def lowered(tile: Tile) -> Kernel:
-        return lower_attention(
-            name, banner, attention, found, tile, heavy_first, arguments, facts, specialization
+        made = lower_attention(
+            name, banner, attention, found, tile, heavy_first, arguments, facts, specialization, walk
         )
+        return in_double(made) if specialization.dtype == "fp64" else made
 
-    tile, tile_decision = choose_tile(target, specialization.dtype, features, rows_limit, 0)
+    exact = all(band.exact for band in found)
+
+    def tiled(pairs: PairWork) -> tuple[Tile, Decision]:
+        listed = walk != "ranges"
+        return choose_tile(target, specialization.dtype, features, rows_limit, pairs, exact, listed)
+
+    tile, _ = tiled(PairWork())
+    tile, tile_decision = tiled(_pair_work(lowered(tile)))
     kernel = lowered(tile)
-    if loads := _pair_loads(kernel):
-        tile, tile_decision = choose_tile(target, specialization.dtype, features, rows_limit, loads)
-        kernel = lowered(tile)
     verify_kernel(kernel, "lower_attention")
-    made = [tile_decision, *_range_decisions(found, heavy_first)]
+    made = [tile_decision, *(_range_decisions(found, heavy_first) if walk == "ranges" else [LISTED_ORDER])]
     if loops := sum(isinstance(inner, Loop) for inner in _key_loops(kernel)[-1].body):
         why = "their terms mix query and key, so that no matrix product gives them"
         made.append(Decision("sums", f"{loops} loop(s) for every tile of pairs", why))
-    return BranchPlan(attention, found, tile, heavy_first, kernel), made
+    combine = lower_combine(f"{name}_combine", banner, specialization) if specialization.split else None
+    return BranchPlan(attention, found, tile, heavy_first, kernel, walk, combine), made
 
 
 def _key_loops(kernel: Kernel) -> list[Loop]:
@@ -192,14 +208,17 @@ def _key_loops(kernel: Kernel) -> list[Loop]:
     return [statement for statement in kernel.body if isinstance(statement, Loop) and statement.pipelined]
 
 
-def _pair_loads(kernel: Kernel) -> int:
-    """Values that the last loop loads for every pair of query and key."""
-    return sum(
-        isinstance(part, Load) and part.shape[:2] == ("M", "N")
+def _pair_work(kernel: Kernel) -> PairWork:
+    """What the last loop does for every pair of query and key."""
+    parts = [
+        part
         for statement in walk(_key_loops(kernel)[-1].body)
         if isinstance(statement, Assign)
         for part in walk_expr(statement.value)
-    )
+        if part.shape[:2] == ("M", "N")
+    ]
+    loads = sum(isinstance(part, Load) for part in parts)
+    return PairWork(loads, sum(isinstance(part, Op) for part in parts))
 
 
 def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decision]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from attnlang.ir.plan import Decision, Tile
 from attnlang.targets import Target
 
@@ -16,32 +18,56 @@ TILES: dict[tuple[str, bool], tuple[Tile, Tile, Tile]] = {
     ("hip", False): (Tile(64, 32, 4, 1), Tile(32, 32, 4, 1), Tile(16, 16, 4, 1)),
 }
 
+MANY = 24
+"""Masks of more operations leave no registers for 64 keys at head sizes beyond 64."""
+
+
+@dataclass(frozen=True)
+class PairWork:
+    """What is done for every pair of query and key of a masked tile: values loaded, operations besides the dots."""
+
+    loads: int = 0
+    operations: int = 0
+
 
 def choose_tile(
-    target: Target, dtype: str, features: int, rows_limit: int, pair_loads: int
+    target: Target, dtype: str, features: int, rows_limit: int, pairs: PairWork, exact: bool, listed: bool
 ) -> tuple[Tile, Decision]:
     """The tile for the longer of the padded feature lengths. `rows_limit`: the class of the number of queries (16, 32,
-    64 or 128); `pair_loads`: how many values per pair of query and key the score or mask loads."""
+    64 or 128); `pairs`: the work for every pair of query and key; `exact`: ranges say all that the predicate says, so
+    that few tiles are masked; `listed`: the kernel reads its tiles from lists."""
     if target.name == "interpret":
         tile = Tile(min(rows_limit, 32), 32, 4, 1)
         return tile, _decision(
             tile, "small, so that the interpreter shows tails and borders at short lengths"
         )
+    if target.kind == "cpu":
+        tile = Tile(min(rows_limit, 64), 192 if features <= 128 else 96, 1, 1)
+        return tile, _decision(tile, "vectors of queries, and keys and values that stay in the cache")
     family = "hip" if target.name.startswith("hip") else "hopper" if target.shared >= 200 * 1024 else "ampere"
     base = TILES[family, dtype != "fp32"][0 if features <= 64 else 1 if features <= 128 else 2]
     rows = min(base.rows, rows_limit)
-    columns = max(16, base.columns >> min(pair_loads, 2))
-    tile = Tile(rows, columns, base.warps if rows == base.rows else min(base.warps, 4), base.stages)
+    columns = max(16, base.columns >> min(pairs.loads, 2))
+    if not exact and family == "hopper":
+        columns = min(columns, 32 if pairs.operations > MANY else 64)
+    stages = max(base.stages, 3) if listed and family == "hopper" else base.stages
+    tile = Tile(rows, columns, base.warps if rows == base.rows else min(base.warps, 4), stages)
     reason = "from the table of what fits; compile() reports registers and spills"
-    if pair_loads:
-        reason += f"; fewer keys, for the {pair_loads} value(s) that every pair loads"
+    if pairs.loads:
+        reason += f"; fewer keys, for the {pairs.loads} value(s) that every pair loads"
+    if not exact and columns < base.columns >> min(pairs.loads, 2):
+        reason += f"; fewer keys, for the mask's {pairs.operations} operations on every pair"
+    if stages > base.stages:
+        reason += "; a stage more, for tile numbers that are loaded before the keys"
     if rows < base.rows:
         reason += f"; no more rows than the class of at most {rows_limit} queries has"
     return tile, _decision(tile, reason)
 
 
 def _decision(tile: Tile, reason: str) -> Decision:
-    choice = f"{tile.rows} queries × {tile.columns} keys, {tile.warps} warps, {tile.stages} stages"
+    choice = f"{tile.rows} queries × {tile.columns} keys"
+    if tile.warps > 1:
+        choice += f", {tile.warps} warps, {tile.stages} stages"
     return Decision("tile", choice, reason)
 
 

@@ -52,7 +52,7 @@ def _block(
                 if before is not None and before != (value.type, value.shape):
                     raise KernelError(f"{name} was {before}, becomes {(value.type, value.shape)}")
                 known[name] = (value.type, value.shape)
-            case Store(pointer, base, offset, value, mask):
+            case Store(pointer, base, offset, value, mask, _):
                 if pointer not in known:
                     raise KernelError(f"stores to {pointer}, which is no argument")
                 for part in (base, offset, value, *(() if mask is None else (mask,))):

@@ -25,16 +25,17 @@ def alibi_forward(
     # this program's head and tile of queries
     tiles = (NQ + 127) // 128
     tile = program % tiles
-    tile_2 = tiles - 1 - tile
     pair = program // tiles
     b = pair // H
     h = pair % H
+    tile_2 = tiles - 1 - tile
     row_first = tile_2 * 128
     q_first = row_first + q_offset
     q_last = tl.minimum(row_first + 128, NQ) + q_offset - 1
     stop = (tl.maximum(tl.minimum(NK, q_last + 1), 0) + 31) // 32
     full_stop = tl.minimum(tl.maximum(tl.minimum(NK, q_first + 1), 0) // 32, stop)
     full_end = full_stop
+    partial_end = stop - full_stop
     scale_log2e = scale * 1.4426950408889634
     Q_base = tl.cast(b, tl.int64) * Q_stride_0 + tl.cast(h, tl.int64) * Q_stride_1
     kv_head = h // (H // HK)
@@ -43,7 +44,6 @@ def alibi_forward(
     slopes_value = tl.load(slopes + slopes_base)
     part = slopes_value * 1.4426950408889634
     V_base = tl.cast(b, tl.int64) * V_stride_0 + tl.cast(kv_head, tl.int64) * V_stride_1
-    partial_end = stop - full_stop
     out_base = tl.cast(b, tl.int64) * out_stride_0 + tl.cast(h, tl.int64) * out_stride_1
 
     # what depends on the query alone

@@ -40,12 +40,12 @@ def gated_positional_content_forward(
     stop = (tl.maximum(NK, 0) + 127) // 128
     full_stop = tl.minimum(tl.maximum(NK, 0) // 128, stop)
     full_end = full_stop
+    partial_end = stop - full_stop
     scale_log2e = scale * 1.4426950408889634
     Q_base = tl.cast(b, tl.int64) * Q_stride_0 + tl.cast(h, tl.int64) * Q_stride_1
     kv_head = h // (H // HK)
     K_base = tl.cast(b, tl.int64) * K_stride_0 + tl.cast(kv_head, tl.int64) * K_stride_1
     V_base = tl.cast(b, tl.int64) * V_stride_0 + tl.cast(kv_head, tl.int64) * V_stride_1
-    partial_end = stop - full_stop
     out_base = tl.cast(b, tl.int64) * out_stride_0 + tl.cast(h, tl.int64) * out_stride_1
 
     # what depends on the query alone
@@ -137,6 +137,7 @@ def gated_positional_place_forward(
     stop = (tl.maximum(NK, 0) + 127) // 128
     full_stop = tl.minimum(tl.maximum(NK, 0) // 128, stop)
     full_end = full_stop
+    partial_end = stop - full_stop
     direction_base = tl.cast(h, tl.int64) * direction_stride_0
     direction_value = tl.load(direction + direction_base)
     part = tl.cast(direction_value, tl.float32) * 1.4426950408889634
@@ -148,7 +149,6 @@ def gated_positional_place_forward(
     part_6 = tl.cast(direction_value_3, tl.float32) * 1.4426950408889634
     kv_head = h // (H // HK)
     V_base = tl.cast(b, tl.int64) * V_stride_0 + tl.cast(kv_head, tl.int64) * V_stride_1
-    partial_end = stop - full_stop
     out_base = tl.cast(b, tl.int64) * out_stride_0 + tl.cast(h, tl.int64) * out_stride_1
 
     # what depends on the query alone

@@ -33,13 +33,13 @@ def sliding_window_forward(
     full_first = tl.minimum(tl.maximum((tl.maximum(0, q_last - window + 1) + 63) // 64, first), stop)
     full_stop = tl.minimum(tl.maximum(tl.maximum(tl.minimum(NK, q_first + 1), 0) // 64, full_first), stop)
     full_end = full_stop - full_first
+    partial_end = full_first - first
+    partial_end_2 = partial_end + (stop - full_stop)
     scale_log2e = scale * 1.4426950408889634
     Q_base = tl.cast(b, tl.int64) * Q_stride_0 + tl.cast(h, tl.int64) * Q_stride_1
     kv_head = h // (H // HK)
     K_base = tl.cast(b, tl.int64) * K_stride_0 + tl.cast(kv_head, tl.int64) * K_stride_1
     V_base = tl.cast(b, tl.int64) * V_stride_0 + tl.cast(kv_head, tl.int64) * V_stride_1
-    partial_end = full_first - first
-    partial_end_2 = partial_end + (stop - full_stop)
     out_base = tl.cast(b, tl.int64) * out_stride_0 + tl.cast(h, tl.int64) * out_stride_1
 
     # what depends on the query alone

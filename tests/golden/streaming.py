@@ -49,15 +49,15 @@ def streaming_forward(
     full_stop_5 = tl.maximum(full_stop_4, full_first_4)
     full_end = full_stop_3 - full_first_2
     full_end_2 = full_end + (full_stop_5 - full_first_4)
+    partial_end = full_first_2 - first_2
+    partial_end_2 = partial_end + (stop_3 - full_stop_3)
+    partial_end_3 = partial_end_2 + (full_first_4 - first_4)
+    partial_end_4 = partial_end_3 + (stop_5 - full_stop_5)
     scale_log2e = scale * 1.4426950408889634
     Q_base = tl.cast(b, tl.int64) * Q_stride_0 + tl.cast(h, tl.int64) * Q_stride_1
     kv_head = h // (H // HK)
     K_base = tl.cast(b, tl.int64) * K_stride_0 + tl.cast(kv_head, tl.int64) * K_stride_1
     V_base = tl.cast(b, tl.int64) * V_stride_0 + tl.cast(kv_head, tl.int64) * V_stride_1
-    partial_end = full_first_2 - first_2
-    partial_end_2 = partial_end + (stop_3 - full_stop_3)
-    partial_end_3 = partial_end_2 + (full_first_4 - first_4)
-    partial_end_4 = partial_end_3 + (stop_5 - full_stop_5)
     out_base = tl.cast(b, tl.int64) * out_stride_0 + tl.cast(h, tl.int64) * out_stride_1
 
     # what depends on the query alone

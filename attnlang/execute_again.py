@@ -1,0 +1,106 @@
+"""Native calls that were made before: with the same shapes, layouts and numbers, only tensors are new.
+
+A call of a pattern is checked, specialized and matched with a kernel. For one that differs from an earlier call in the
+contents of Q, K and V only, all of that comes out the same: what is left is to allocate the result and to launch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from attnlang.ir.kernel import spelled
+from attnlang.ir.pattern import Pattern
+from attnlang.settings import options
+from attnlang.watch import watching
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attnlang.ir.interpret import Inputs
+
+Key = tuple[Any, ...]
+Again = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+_NUMBERS = (int, float, bool)
+
+
+def key_of(
+    q: Any, k: Any, v: Any, scale: Any, q_offset: Any, target: str | None, arguments: Mapping[str, Any]
+) -> Key | None:
+    """All of a call that its checks and its kernel depend on; None where there may be more: gradients, tensors besides
+    Q, K and V, tensors of another kind, graphs under construction."""
+    torch = sys.modules.get("torch")
+    if (
+        torch is None
+        or watching()
+        or not (type(q) is type(k) is type(v) is torch.Tensor)
+        or torch.compiler.is_compiling()
+    ):
+        return None
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return None
+    if not q.is_cpu or q.is_neg() or k.is_neg() or v.is_neg():
+        return None
+    numbers: list[Any] = [type(scale), scale, type(q_offset), q_offset]
+    for name, value in arguments.items():
+        if type(value) not in _NUMBERS:
+            return None
+        numbers += (name, type(value), value)
+    shapes = (q.shape, q.stride(), k.shape, k.stride(), v.shape, v.stride())
+    kinds = (q.dtype, k.dtype, v.dtype, k.is_cpu, v.is_cpu)
+    chosen = options()
+    return (*shapes, *kinds, target, chosen.target, chosen.cpu_level, chosen.compiler, *numbers)
+
+
+def again(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Again | None:
+    """A call made ready to be made again, as a function of q, k and v that gives out and lse; None where more than one
+    native kernel is needed for it."""
+    import torch
+
+    from attnlang.execute import prepared_call
+    from attnlang.execute_launch import arguments_of, threads_for
+    from attnlang.execute_programs import kernel_cache
+    from attnlang.runtime.cpp_launch import prepare
+
+    if inputs.tensors or "weights" in want or inputs.q is None:
+        return None
+    prepared = prepared_call(pattern, inputs, target, want)
+    program, specialization = prepared.program, prepared.specialization
+    if program.tables or program.combined or len(program.launches) != 1 or specialization.split:
+        return None
+    (launch,) = program.launches
+    if launch.source.language != "cpp":
+        return None
+    q = inputs.q
+    symbols: dict[str, Any] = {spelled(n): number for n, number in {**inputs.sizes, **inputs.scalars}.items()}
+    shape = (symbols["B"], symbols["H"], symbols["NQ"])
+    real = torch.float64 if specialization.dtype == "fp64" else torch.float32
+    tiles = -(-symbols["NQ"] // launch.rows)
+    lists: Mapping[str, Tensor] = {}
+    if prepared.walks and prepared.walks[0].tiling is not None:
+        walk = prepared.walks[0]
+        lists, tiles, symbols = walk.tensors, walk.row_tiles, {**symbols, **walk.numbers}
+    made = (*shape, symbols["DV"])
+    lse_shape = shape if specialization.lse else (1, 1, 1)
+    results = {"out": torch.empty(made, dtype=q.dtype), "lse": torch.empty(lse_shape, dtype=real)}
+    sample = {**inputs.everything(), **lists, **results}
+    kernel = prepare(launch.source, kernel_cache())
+    grid = (tiles * symbols["B"] * symbols["H"], 1, 1)
+    run = kernel.bound(grid, arguments_of(launch.source, sample, symbols), threads_for(symbols))
+    named = [argument.name for argument in launch.source.arguments if argument.kind == "pointer"]
+    order = [_PLACES[name] if name in _PLACES else len(_PLACES) + place for place, name in enumerate(named)]
+    fixed = [0 if name in _PLACES else lists[name].data_ptr() for name in named]
+    dtype = q.dtype
+
+    def call(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        out, lse = torch.empty(made, dtype=dtype), torch.empty(lse_shape, dtype=real)
+        given = (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), lse.data_ptr(), *fixed)
+        run(*[given[place] for place in order])
+        return out, lse
+
+    call.__dict__["lists"] = lists  # kept alive with the addresses above
+    return call
+
+
+_PLACES = {"Q": 0, "K": 1, "V": 2, "out": 3, "lse": 4}

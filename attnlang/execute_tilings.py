@@ -1,0 +1,204 @@
+"""The lists of tiles that a call's kernels read: made when they are first needed, kept while nothing changes."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from attnlang.artifact import Launch, Program
+from attnlang.ir.memo import Memo
+from attnlang.ir.pattern import Attention, Pattern
+from attnlang.ir.plan import Specialization
+from attnlang.watch import debug
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attnlang.ir.interpret import Inputs
+    from attnlang.passes.tiling import Tiling
+
+MOST_CALLS = 64
+"""Calls that differ in numbers, for which lists are kept."""
+MOST_COPIED = 1 << 20
+"""Elements of a tensor that are copied from a device to classify tiles by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """What one launch reads: tensors and numbers by argument, and how many tiles of queries a head has. `tiling` is
+    None where the kernel walks ranges."""
+
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, int]
+    row_tiles: int
+    tiling: Tiling | None = None
+
+
+def walks_of(
+    pattern: Pattern, inputs: Inputs, program: Program, specialization: Specialization
+) -> tuple[Walk, ...]:
+    """For each launch of a program by ranges, how it should walk: by the same ranges, or by lists.
+
+    Lists depend on the numbers that the predicate names and on the contents of the tensors that it reads: they are
+    made again when one of these has changed. On a GPU a tensor that is the same object, unchanged by any operation of
+    PyTorch, counts as unchanged; elsewhere contents are compared.
+    """
+    named = _named.get(pattern, None, lambda: _read_by(pattern))
+    symbols = {**inputs.sizes, **inputs.scalars}
+    tensors = {name: inputs.tensors[name] for name in sorted(named[0]) if name in inputs.tensors}
+    sides = tuple((launch.rows, launch.columns) for launch in program.launches)
+    numbers = tuple((name, symbols[name]) for name in sorted(named[1]) if name in symbols)
+    device = str(inputs.device())
+    key = (
+        id(pattern),
+        numbers,
+        sides,
+        specialization.statics,
+        specialization.head_dim,
+        device,
+        tuple(tensors),
+    )
+    known = _made.get(key)
+    if known is not None and known.holds(tensors):
+        return known.walks
+    walks = _make(pattern, program.launches, specialization, symbols, tensors, inputs)
+    with _changing:
+        _made.pop(key, None)
+        while len(_made) >= MOST_CALLS:
+            _made.popitem(last=False)
+        _made[key] = _Made(pattern, tuple(_Content(tensor) for tensor in tensors.values()), walks)
+    return walks
+
+
+def kept() -> list[tuple[Walk, ...]]:
+    """What is kept, the oldest first."""
+    return [made.walks for made in _made.values()]
+
+
+def forget() -> None:
+    """Lets go of all lists."""
+    with _changing:
+        _made.clear()
+
+
+class _Content:
+    """What a tensor held, as far as it can be told later."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.copy: Tensor | None = None
+        self.same: weakref.ref[Tensor] | None = None
+        self.version = 0
+        if tensor.device.type == "cpu" or tensor.is_inference():
+            self.copy = tensor.detach().clone()
+        else:
+            self.same, self.version = weakref.ref(tensor), tensor._version
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether the tensor holds the same still."""
+        import torch
+
+        if self.copy is not None:
+            alike = self.copy.shape == tensor.shape and self.copy.dtype == tensor.dtype
+            return alike and torch.equal(self.copy, tensor.detach())
+        known = self.same is not None and self.same() is tensor
+        return known and not tensor.is_inference() and self.version == tensor._version
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """Lists of a call, with the pattern (whose id is in the key) and what its tensors held."""
+
+    pattern: Pattern
+    contents: tuple[_Content, ...]
+    walks: tuple[Walk, ...]
+
+    def holds(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the tensors hold what they held."""
+        return all(
+            content.holds(tensor) for content, tensor in zip(self.contents, tensors.values(), strict=True)
+        )
+
+
+_made: OrderedDict[tuple[Any, ...], _Made] = OrderedDict()
+_changing = Lock()
+_named: Memo[None, tuple[frozenset[str], frozenset[str]]] = Memo(1024)
+
+
+def _read_by(pattern: Pattern) -> tuple[frozenset[str], frozenset[str]]:
+    from attnlang.passes.tiling import read_by
+
+    tensors: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+    for stage in pattern.stages:
+        if isinstance(stage, Attention):
+            read, named = read_by(stage, pattern.stages)
+            tensors, numbers = tensors | read, numbers | named
+    return tensors, numbers
+
+
+def tilings_of(
+    pattern: Pattern,
+    specialization: Specialization,
+    sides: Sequence[tuple[int, int]],
+    symbols: Mapping[str, bool | int | float],
+    tensors: Mapping[str, Any] | None,
+) -> tuple[Tiling | None, ...]:
+    """For each attention of a pattern, the lists that its kernel with tiles of `sides` should read; None: ranges."""
+    from attnlang.passes.planning import facts_of
+    from attnlang.passes.specialize import specialize
+    from attnlang.passes.tiling import choose_tiling
+
+    special = specialize(
+        pattern, specialization.head_dim, specialization.value_dim, dict(specialization.statics)
+    )
+    facts = facts_of(special, specialization)
+    attentions = [stage for stage in special.stages if isinstance(stage, Attention)]
+    return tuple(
+        choose_tiling(special, attention, symbols, tensors, rows, columns, facts)
+        for attention, (rows, columns) in zip(attentions, sides, strict=True)
+    )
+
+
+def _make(
+    pattern: Pattern,
+    launches: tuple[Launch, ...],
+    specialization: Specialization,
+    symbols: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    inputs: Inputs,
+) -> tuple[Walk, ...]:
+    sides = [(launch.rows, launch.columns) for launch in launches]
+    block = gcd(*(side for pair in sides for side in pair))
+    arrays = {name: contents(tensor, block) for name, tensor in tensors.items()}
+    found = tilings_of(pattern, specialization, sides, symbols, arrays)
+    return tuple(
+        Walk({}, {}, -(-symbols["NQ"] // launch.rows)) if tiling is None else _walk(tiling, inputs)
+        for launch, tiling in zip(launches, found, strict=True)
+    )
+
+
+def contents(tensor: Tensor, block: int) -> Any:
+    """What the classification may know of a tensor: its elements, or of a large one on another device the least and the
+    greatest of each block, found there."""
+    from attnlang.passes.summaries import Summary
+    from attnlang.runtime.summaries import blocks_of, extremes
+
+    tensor = tensor.detach().resolve_neg()
+    if tensor.device.type != "cpu" and tensor.numel() > MOST_COPIED:
+        lengths = blocks_of(tensor.shape, block)
+        return Summary(*extremes(tensor, lengths), lengths, tuple(tensor.shape))
+    return (tensor.double() if tensor.dtype.is_floating_point else tensor).cpu().numpy()
+
+
+def _walk(tiling: Tiling, inputs: Inputs) -> Walk:
+    import torch
+
+    debug("plan", "".join(f"{decision}\n" for decision in tiling.decisions))
+    device = inputs.device()
+    tensors = {name: torch.as_tensor(array, device=device) for name, array in tiling.arrays.items()}
+    return Walk(tensors, tiling.numbers, tiling.row_tiles, tiling)

@@ -1,0 +1,462 @@
+"""The functions that printed C++ calls: vectors of one register, memory, conversions, mathematics.
+
+Each is a piece of text with its name; a kernel has those that it calls on top. Vectors are those of GCC and clang; an
+instruction set replaces a piece where it has instructions of its own for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .cpp_isa import Isa
+from .cpp_math import MATH, MATH_AVX512
+
+TYPES = """\
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))
+
+// vectors of {lanes} numbers; a condition is a vector of integers, all bits set where it holds
+constexpr int LANES = {lanes};
+constexpr float infinity = __builtin_inff();
+typedef float floats __attribute__((vector_size({single})));
+typedef int32_t ints __attribute__((vector_size({single})));
+typedef uint32_t words __attribute__((vector_size({single})));
+typedef uint16_t shorts __attribute__((vector_size({short})));
+typedef double doubles __attribute__((vector_size({double})));
+typedef int64_t longs __attribute__((vector_size({double})));
+struct half {{ uint16_t bits; }};
+struct flags {{ uint16_t bits; }};
+struct bfloat {{ uint16_t bits; }};
+"""
+
+PIECES: dict[str, str] = {
+    "spread": """\
+// one number in every lane
+INLINE floats spread(float x) { return x - floats{}; }
+INLINE doubles spread(double x) { return x - doubles{}; }
+INLINE ints spread(int32_t x) { return x - ints{}; }
+INLINE longs spread(int64_t x) { return x - longs{}; }
+INLINE ints spread(bool x) { return -(int32_t)x - ints{}; }
+""",
+    "as": """\
+// numbers of another type
+template <class To, class From> INLINE To as(From x) { return __builtin_convertvector(x, To); }
+""",
+    "lanes_from": """\
+INLINE ints lanes_from(int64_t first) { return (int32_t)first + ints{@steps@}; }
+""",
+    "choose": """\
+template <class T> INLINE T choose(bool which, T x, T y) { return which ? x : y; }
+INLINE floats choose(ints which, floats x, floats y) { return which ? x : y; }
+INLINE ints choose(ints which, ints x, ints y) { return which ? x : y; }
+INLINE doubles choose(ints which, doubles x, doubles y) { return as<longs>(which) ? x : y; }
+INLINE longs choose(ints which, longs x, longs y) { return as<longs>(which) ? x : y; }
+""",
+    "flags_of": """\
+// a condition as one bit for each lane
+INLINE flags flags_of(ints x) {
+  x &= ints{@powers@};
+  int32_t bits = 0;
+  for (int lane = 0; lane < LANES; ++lane) bits |= x[lane];
+  return {(uint16_t)bits};
+}
+INLINE floats choose_by(flags which, floats x, floats y) {
+  return ((int32_t)which.bits & ints{@powers@}) != 0 ? x : y;
+}
+INLINE doubles choose_by(flags which, doubles x, doubles y) {
+  return __builtin_convertvector(((int32_t)which.bits & ints{@powers@}) != 0, longs) ? x : y;
+}
+""",
+    "maximum": "template <class T> INLINE T maximum(T x, T y) { return x > y ? x : y; }\n",
+    "minimum": "template <class T> INLINE T minimum(T x, T y) { return x < y ? x : y; }\n",
+    "any": """\
+INLINE bool any(ints x) {
+  int32_t found = 0;
+  for (int lane = 0; lane < LANES; ++lane) found |= x[lane];
+  return found != 0;
+}
+""",
+    "across": """\
+// all lanes of a vector, added or compared
+template <class V> INLINE auto across_sum(V x) {
+  auto r = x[0];
+  for (int lane = 1; lane < LANES; ++lane) r += x[lane];
+  return r;
+}
+template <class V> INLINE auto across_max(V x) {
+  auto r = x[0];
+  for (int lane = 1; lane < LANES; ++lane) r = x[lane] > r ? x[lane] : r;
+  return r;
+}
+template <class V> INLINE auto across_min(V x) {
+  auto r = x[0];
+  for (int lane = 1; lane < LANES; ++lane) r = x[lane] < r ? x[lane] : r;
+  return r;
+}
+""",
+    "bits_of": """\
+INLINE uint32_t bits_of(float x) { uint32_t r; __builtin_memcpy(&r, &x, 4); return r; }
+INLINE float float_of(uint32_t x) { float r; __builtin_memcpy(&r, &x, 4); return r; }
+""",
+    "widen": """\
+// numbers of two bytes as float
+INLINE float widen(float x) { return x; }
+INLINE float widen(bfloat x) { return float_of((uint32_t)x.bits << 16); }
+INLINE float widen(half x) {
+  const uint32_t sign = (uint32_t)(x.bits & 0x8000) << 16, rest = (uint32_t)(x.bits & 0x7fff) << 13;
+  const float size = float_of(rest) * 0x1p112f;
+  return float_of(sign | (rest >= 0x0f800000 ? rest | 0x7f800000 : bits_of(size)));
+}
+INLINE floats widen(shorts x) {
+  const words bits = __builtin_convertvector(x, words), rest = (bits & 0x7fff) << 13;
+  const words size = (words)((floats)rest * 0x1p112f);
+  return (floats)((bits & 0x8000) << 16 | (rest >= 0x0f800000 ? rest | 0x7f800000 : size));
+}
+""",
+    "narrow": """\
+// rounded to two bytes, ties to even
+INLINE void narrow(float x, bfloat& to) {
+  const uint32_t bits = bits_of(x);
+  to.bits = x != x ? 0x7fc0 : (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+INLINE void narrow(float x, half& to) {
+  const uint32_t sign = bits_of(x) >> 16 & 0x8000, size = bits_of(x) & 0x7fffffff;
+  const uint32_t small = bits_of(float_of(size) + 0.5f) & 0xffff;
+  const uint32_t normal = (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13;
+  const uint32_t large = size > 0x7f800000 ? 0x7e00 : 0x7c00;
+  to.bits = (uint16_t)(sign | (size < 0x38800000 ? small : size >= 0x477ff000 ? large : normal));
+}
+INLINE shorts halves(floats x) {
+  const words bits = (words)x, size = bits & 0x7fffffff;
+  const words small = (words)((floats)size + 0.5f) & 0xffff;
+  const words normal = (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13;
+  const words large = size > 0x7f800000 ? words{} + 0x7e00 : words{} + 0x7c00;
+  const words r = size < 0x38800000 ? small : size >= 0x477ff000 ? large : normal;
+  return __builtin_convertvector((bits >> 16 & 0x8000) | r, shorts);
+}
+INLINE void narrow(float x, float& to) { to = x; }
+INLINE void narrow(double x, double& to) { to = x; }
+INLINE void narrow(int32_t x, int32_t& to) { to = x; }
+INLINE void narrow(int64_t x, int64_t& to) { to = x; }
+""",
+    "load": """\
+// vectors in memory
+template <class V, class T> struct loose { typedef V type __attribute__((aligned(sizeof(T)), may_alias)); };
+INLINE floats load(const float* from) { return *(const loose<floats, float>::type*)from; }
+INLINE doubles load(const double* from) { return *(const loose<doubles, double>::type*)from; }
+INLINE ints load(const int32_t* from) { return *(const loose<ints, int32_t>::type*)from; }
+INLINE longs load(const int64_t* from) { return *(const loose<longs, int64_t>::type*)from; }
+INLINE ints load(const uint8_t* from) {
+  ints r;
+  for (int lane = 0; lane < LANES; ++lane) r[lane] = -(int32_t)(from[lane] != 0);
+  return r;
+}
+INLINE floats load(const bfloat* from) {
+  return (floats)(__builtin_convertvector(*(const loose<shorts, bfloat>::type*)from, words) << 16);
+}
+INLINE floats load(const half* from) { return widen(*(const loose<shorts, half>::type*)from); }
+""",
+    "store": """\
+INLINE void store(float* to, floats x) { *(loose<floats, float>::type*)to = x; }
+INLINE void store(double* to, doubles x) { *(loose<doubles, double>::type*)to = x; }
+INLINE void store(int32_t* to, ints x) { *(loose<ints, int32_t>::type*)to = x; }
+INLINE void store(int64_t* to, longs x) { *(loose<longs, int64_t>::type*)to = x; }
+INLINE void store(bfloat* to, floats x) {
+  const words bits = (words)x, even = bits + 0x7fff + ((bits >> 16) & 1);
+  *(loose<shorts, bfloat>::type*)to = __builtin_convertvector((x == x ? even : words{} + 0x7fc00000u) >> 16, shorts);
+}
+INLINE void store(half* to, floats x) { *(loose<shorts, half>::type*)to = halves(x); }
+""",
+    "rounded": """\
+// to the nearest number of two bytes, still as float
+template <class T> INLINE float rounded(float x) { T r; narrow(x, r); return widen(r); }
+template <class T> INLINE floats rounded(floats x) {
+  alignas(64) T r[LANES];
+  store(r, x);
+  return load(r);
+}
+""",
+    "transpose": """\
+@exchanges@
+// rows of numbers become rows of lanes: the bits of both numbers are exchanged one after the other
+INLINE void transpose(@references@) {
+@steps_of_transpose@
+}
+""",
+    "pack": """\
+// rows that lie apart, as a tile with the lanes innermost
+template <class T, class At>
+INLINE void pack(float* to, int64_t width, const T* from, const At* at, int64_t length) {
+  for (int64_t m = 0; m < width; m += LANES) {
+    int64_t x = 0;
+    for (; x + LANES <= length; x += LANES) {
+      floats @registers@;
+      @loads@
+      transpose(@registers@);
+      @stores@
+    }
+    for (; x < length; ++x)
+      for (int64_t lane = m; lane < m + LANES; ++lane) { T r = from[at[lane] + x]; to[x * width + lane] = widen(r); }
+  }
+}
+""",
+    "pack_pairs": """\
+// rows of bfloat that lie apart, as a tile of pairs with the lanes innermost
+template <class At>
+INLINE void pack_pairs(int32_t* to, int64_t width, const bfloat* from, const At* at, int64_t length) {
+  for (int64_t m = 0; m < width; m += LANES) {
+    int64_t x = 0;
+    for (; x + LANES <= length; x += LANES) {
+      floats @registers@;
+      @pair_loads@
+      transpose(@registers@);
+      @pair_stores@
+    }
+    for (; x < length; ++x)
+      for (int64_t lane = m; lane < m + LANES; ++lane) to[x * width + lane] = pair_at(from + at[lane] + 2 * x);
+  }
+}
+""",
+    "unpack": """\
+// a tile with the lanes innermost, as rows that lie apart
+template <class T, class At>
+INLINE void unpack(T* to, const At* at, const int32_t* where, const float* from, int64_t width, int64_t length) {
+  for (int64_t m = 0; m < width; m += LANES) {
+    int64_t x = 0;
+    for (; x + LANES <= length; x += LANES) {
+      floats @registers@;
+      @tile_loads@
+      transpose(@registers@);
+      @row_stores@
+    }
+    for (; x < length; ++x)
+      for (int64_t lane = m; lane < m + LANES; ++lane)
+        if (where[lane]) narrow(from[x * width + lane], to[at[lane] + x]);
+  }
+}
+""",
+    "gather": """\
+// elements at offsets, one for each lane; where a condition fails, another value instead
+template <class At> INLINE floats gather(const float* from, At at) {
+  floats r;
+  for (int lane = 0; lane < LANES; ++lane) r[lane] = from[at[lane]];
+  return r;
+}
+template <class At> INLINE doubles gather(const double* from, At at) {
+  doubles r;
+  for (int lane = 0; lane < LANES; ++lane) r[lane] = from[at[lane]];
+  return r;
+}
+template <class At> INLINE ints gather(const int32_t* from, At at) {
+  ints r;
+  for (int lane = 0; lane < LANES; ++lane) r[lane] = from[at[lane]];
+  return r;
+}
+template <class At> INLINE longs gather(const int64_t* from, At at) {
+  longs r;
+  for (int lane = 0; lane < LANES; ++lane) r[lane] = from[at[lane]];
+  return r;
+}
+template <class At> INLINE ints gather(const uint8_t* from, At at) {
+  ints r;
+  for (int lane = 0; lane < LANES; ++lane) r[lane] = -(int32_t)(from[at[lane]] != 0);
+  return r;
+}
+template <class T, class At> INLINE floats gather(const T* from, At at) {
+  floats r;
+  for (int lane = 0; lane < LANES; ++lane) r[lane] = widen(from[at[lane]]);
+  return r;
+}
+template <class T, class At, class V> INLINE V gather(const T* from, At at, ints where, V other) {
+  return choose(where, gather(from, choose(where, at, At{})), other);
+}
+""",
+    "scatter": """\
+template <class T, class At, class V> INLINE void scatter(T* to, At at, V x, ints where) {
+  for (int lane = 0; lane < LANES; ++lane)
+    if (where[lane]) narrow(x[lane], to[at[lane]]);
+}
+""",
+    "add_to": """\
+// added to what is there, while other threads may add too
+template <class T> INLINE void add_to(T& to, T x) {
+  T old, sum;
+  __atomic_load(&to, &old, __ATOMIC_RELAXED);
+  do sum = old + x;
+  while (!__atomic_compare_exchange(&to, &old, &sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+""",
+    "scatter_add": """\
+template <class T, class At, class V> INLINE void scatter_add(T* to, At at, V x, ints where) {
+  for (int lane = 0; lane < LANES; ++lane)
+    if (where[lane]) add_to(to[at[lane]], (T)x[lane]);
+}
+""",
+    "copy": """\
+// a row of a tile: as it is stored, or as float
+template <class T> INLINE void copy(T* to, const T* from, int64_t length) {
+  for (int64_t i = 0; i < length; ++i) to[i] = from[i];
+}
+template <class T> INLINE void copy(float* to, const T* from, int64_t length) {
+  int64_t i = 0;
+  for (; i + LANES <= length; i += LANES) store(to + i, load(from + i));
+  for (; i < length; ++i) to[i] = widen(from[i]);
+}
+""",
+    "pair": """\
+// two vectors rounded to bfloat, the first in the lower halves of the lanes
+INLINE ints pair(floats low, floats high) {
+  ints both;
+  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(high), "v"(low));
+  typedef int16_t shorts __attribute__((vector_size(64)));
+  return (ints)__builtin_shuffle((shorts)both, shorts{@interleave@});
+}
+""",
+    "in_memory": """\
+// an array that stays in memory: what follows is not to be kept in registers beside the sums of a product
+INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
+INLINE void settle() { asm volatile("" : : : "memory"); }
+""",
+    "keep": """\
+// holds a vector in its register, where it would be loaded again for each use
+INLINE void keep(ints& x) { asm("" : "+v"(x)); }
+""",
+    "dot2": """\
+// sum + x · y of the pairs of each lane
+INLINE floats dot2(floats sum, ints x, ints y) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y));
+  return sum;
+}
+""",
+    "interleave": """\
+// the pairs of two rows of bfloat; the last row may stand alone
+INLINE void interleave(int32_t* to, const bfloat* even, const bfloat* odd, int64_t length) {
+  typedef loose<shorts, bfloat>::type row;
+  int64_t i = 0;
+  for (; i + LANES <= length; i += LANES) {
+    const words low = __builtin_convertvector(*(const row*)(even + i), words);
+    const words high = __builtin_convertvector(*(const row*)(odd + i), words);
+    store(to + i, (ints)(high << 16 | low));
+  }
+  for (; i < length; ++i) to[i] = (int32_t)((uint32_t)odd[i].bits << 16 | even[i].bits);
+}
+INLINE int32_t pair_at(const bfloat* from) { int32_t r; __builtin_memcpy(&r, from, 4); return r; }
+""",
+    **MATH,
+}
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "choose": ("as",),
+    "widen": ("bits_of",),
+    "transpose": ("load",),
+    "pack": ("transpose", "load", "store", "widen"),
+    "pack_pairs": ("transpose", "load", "store", "interleave"),
+    "interleave": ("load", "store"),
+    "unpack": ("transpose", "load", "store", "narrow"),
+    "narrow": ("bits_of",),
+    "rounded": ("widen", "narrow", "load", "store"),
+    "load": ("widen",),
+    "store": ("load", "narrow"),
+    "gather": ("widen", "choose"),
+    "scatter": ("narrow",),
+    "copy": ("load", "store", "widen"),
+}
+
+AVX512: dict[str, str] = {
+    "flags_of": """\
+// a condition as one bit for each lane
+INLINE flags flags_of(ints x) { return {(uint16_t)__builtin_ia32_cvtd2mask512(x)}; }
+INLINE floats choose_by(flags which, floats x, floats y) {
+  return __builtin_ia32_blendmps_512_mask(y, x, which.bits);
+}
+""",
+    "any": "INLINE bool any(ints x) { return __builtin_ia32_cvtd2mask512(x) != 0; }\n",
+    "gather": PIECES["gather"]
+    + """\
+INLINE floats gather(const float* from, ints at) {
+  return __builtin_ia32_gathersiv16sf(floats{}, from, at, -1, 4);
+}
+INLINE ints gather(const int32_t* from, ints at) {
+  typedef int sixteen __attribute__((vector_size(64)));
+  return (ints)__builtin_ia32_gathersiv16si((sixteen)ints{}, from, at, -1, 4);
+}
+""",
+    **MATH_AVX512,
+}
+
+
+def helpers(text: str, isa: Isa, lanes: int) -> str:
+    """The types, and the functions that a text calls, those they need first."""
+    pieces = PIECES
+    if isa.bytes == 64 and lanes == 16:
+        pieces = {**PIECES, **AVX512}
+    wanted: list[str] = []
+
+    def need(name: str) -> None:
+        if name in wanted:
+            return
+        for other in _called(pieces[name], pieces):
+            if other != name:
+                need(other)
+        wanted.append(name)
+
+    for name in _called(text, pieces):
+        need(name)
+    types = TYPES.format(lanes=lanes, short=2 * lanes, single=4 * lanes, double=8 * lanes)
+    steps = ", ".join(map(str, range(lanes)))
+    woven = ", ".join(f"{i}, {i + lanes}" for i in range(lanes))
+    filled = {
+        "@steps@": steps,
+        "@interleave@": woven,
+        "@powers@": ", ".join(str(1 << i) for i in range(lanes)),
+        **_transposition(lanes),
+    }
+    shown = [pieces[name] for name in wanted]
+    for mark, text in filled.items():
+        shown = [piece.replace(mark, text) for piece in shown]
+    return "\n".join([types, *shown])
+
+
+def _transposition(lanes: int) -> dict[str, str]:
+    """The parts of `transpose`, `pack` and `unpack` that name every register."""
+    rows, bits = range(lanes), [1 << bit for bit in range(lanes.bit_length() - 1)]
+    exchanges: list[str] = []
+    calls: list[str] = []
+    for bit in bits:
+        low = ", ".join(str(lanes + j - bit if j & bit else j) for j in rows)
+        high = ", ".join(str(lanes + j if j & bit else j + bit) for j in rows)
+        exchanges.append(
+            f"INLINE void exchange_{bit}(floats& a, floats& b) {{\n"
+            f"  const floats c = __builtin_shuffle(a, b, ints{{{low}}});\n"
+            f"  b = __builtin_shuffle(a, b, ints{{{high}}});\n"
+            "  a = c;\n}"
+        )
+        calls.append("  " + " ".join(f"exchange_{bit}(r{i}, r{i | bit});" for i in rows if not i & bit))
+    return {
+        "@exchanges@": "\n".join(exchanges),
+        "@references@": ", ".join(f"floats& r{i}" for i in rows),
+        "@steps_of_transpose@": "\n".join(calls),
+        "@registers@": ", ".join(f"r{i}" for i in rows),
+        "@loads@": "\n      ".join(f"r{i} = load(from + at[m + {i}] + x);" for i in rows),
+        "@pair_loads@": "\n      ".join(
+            f"r{i} = *(const loose<floats, bfloat>::type*)(from + at[m + {i}] + 2 * x);" for i in rows
+        ),
+        "@pair_stores@": "\n      ".join(f"store(to + (x + {i}) * width + m, (ints)r{i});" for i in rows),
+        "@stores@": "\n      ".join(f"store(to + (x + {i}) * width + m, r{i});" for i in rows),
+        "@tile_loads@": "\n      ".join(f"r{i} = load(from + (x + {i}) * width + m);" for i in rows),
+        "@row_stores@": "\n      ".join(
+            f"if (where[m + {i}]) store(to + at[m + {i}] + x, r{i});" for i in rows
+        ),
+    }
+
+
+def _called(text: str, pieces: Mapping[str, str]) -> list[str]:
+    """The pieces that define what a text calls, in the order of the table."""
+    names = set(re.findall(r"\b(\w+)(?=[(<])", text)) | ({"across"} if "across_" in text else set())
+    aliases = {"float_of": "bits_of", "pair_at": "interleave", "choose_by": "flags_of", "settle": "in_memory"}
+    found = {aliases.get(name, name) for name in names} & set(pieces)
+    found |= {other for name in found for other in NEEDS.get(name, ())}
+    return [name for name in pieces if name in found]

@@ -1,0 +1,198 @@
+"""What C++ must know of a kernel as a whole: which dimension lies along vectors, and how each product is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal as OneOf
+
+from attnlang.ir.kernel import (
+    DIMENSION_ORDER,
+    Assign,
+    Const,
+    Dot,
+    Expr,
+    Kernel,
+    Lanes,
+    Load,
+    Loop,
+    Op,
+    Statement,
+    Store,
+    Var,
+    walk,
+)  # fmt: skip
+
+from .cpp_isa import Isa
+from .cpp_normal import Normal, exact_lengths, parts, reads
+
+Kind = OneOf["float", "double", "bfloat", "loops"]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product: `packed` is the operand whose lanes fill vectors, `rows` the one that is read number by number.
+
+    `along`: the sum runs along the rows (else over them). `kind` "loops": no register tile fits its dimensions.
+    """
+
+    packed: str
+    rows: str
+    over: str
+    along: bool
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A tile that can be read from the tensor itself, row by row: its load, the offset of a row, and the dimensions."""
+
+    load: Load
+    offset: Expr
+    row: str
+    column: str
+
+
+class Layout:
+    """The kernel taken apart, and the decisions on it."""
+
+    def __init__(self, kernel: Kernel, isa: Isa) -> None:
+        self.kernel, self.isa = kernel, isa
+        self.sizes = exact_lengths(kernel)
+        self.body = Normal(kernel, self.sizes).statements(kernel.body)
+        self.lane = _lane(self.body)
+        self.assigned = self._assignments()
+        wide = any(
+            value.type == "fp64" and value.shape for values in self.assigned.values() for value in values
+        )
+        self.lanes = isa.bytes // (8 if wide else 4)
+        self.dotted, self.used = self._uses()
+        self.products: dict[tuple[str, str, str], Product] = {}
+        for values in self.assigned.values():
+            for value in values:
+                if isinstance(value, Dot):
+                    self.products[_key(value)] = self._product(value)
+        self.operands = {name for p in self.products.values() for name in (p.packed, p.rows)}
+        self.paired = {
+            name
+            for product in self.products.values()
+            if product.kind == "bfloat"
+            for name in (product.packed, *(() if product.along else (product.rows,)))
+        }
+
+    def _assignments(self) -> dict[str, list[Expr]]:
+        found: dict[str, list[Expr]] = {}
+        for statement in walk(self.body):
+            if isinstance(statement, Assign):
+                found.setdefault(statement.name, []).append(statement.value)
+        return found
+
+    def _uses(self) -> tuple[set[str], set[str]]:
+        """Names that are operands of products, and names that are read otherwise."""
+        dotted: set[str] = set()
+        used: set[str] = set()
+        for statement in walk(self.body):
+            if isinstance(statement, Assign) and isinstance(statement.value, Dot):
+                dot = statement.value
+                dotted |= {x.name for x in (dot.left, dot.right) if isinstance(x, Var)}
+                if dot.accumulator is not None:
+                    used |= {part.name for part in parts(dot.accumulator) if isinstance(part, Var)}
+            elif not isinstance(statement, Loop):
+                used |= reads(statement)
+            else:
+                used |= {
+                    part.name
+                    for end in (statement.start, statement.stop)
+                    for part in parts(end)
+                    if isinstance(part, Var)
+                }
+        return dotted, used
+
+    def product(self, dot: Dot) -> Product:
+        """How a product is computed."""
+        return self.products[_key(dot)]
+
+    def direct(self, name: str) -> Direct | None:
+        """A tile that products alone read, if its rows lie whole in a tensor."""
+        values = self.assigned.get(name, [])
+        if name in self.used or not values:
+            return None
+        found = [self._direct(value) for value in values]
+        first = found[0]
+        if first is None or any(other is None for other in found):
+            return None
+        return first
+
+    def _direct(self, value: Expr) -> Direct | None:
+        if not isinstance(value, Load) or len(value.shape) != 2 or self.lane in value.shape:
+            return None
+        row, column = value.shape
+        if value.other != 0 or (value.mask is not None and column in value.mask.shape):
+            return None
+        offset, unit = without_unit(value.offset, column)
+        return Direct(value, offset, row, column) if unit else None
+
+    def direct_of(self, load: Load) -> Direct:
+        """The same for one load of such a tile."""
+        found = self._direct(load)
+        assert found is not None
+        return found
+
+    def _product(self, dot: Dot) -> Product:
+        left, right = dot.left, dot.right
+        assert isinstance(left, Var) and isinstance(right, Var)
+        packed, rows = (left, right) if self.lane in left.shape else (right, left)
+        fits = self.lane in packed.shape and self.lane not in rows.shape and len(rows.shape) == 2
+        fits = fits and len(packed.shape) == 2 and dot.over != self.lane
+        along = dot.over == rows.shape[-1]
+        kind: Kind = "loops"
+        if fits:
+            kind = "double" if dot.type == "fp64" else "float"
+            is_half = "bf16" in (left.type, right.type) and self.isa.bf16 and self.lanes == 16
+            source = self.direct(rows.name)
+            if is_half and source is not None and source.load.type == "bf16":
+                whole = self.sizes[rows.shape[-1]] % 2 == 0
+                kind = "bfloat" if whole or not along else "float"
+        return Product(packed.name, rows.name, dot.over, along, kind)
+
+
+def _key(dot: Dot) -> tuple[str, str, str]:
+    assert isinstance(dot.left, Var) and isinstance(dot.right, Var)
+    return dot.left.name, dot.right.name, dot.over
+
+
+def without_unit(offset: Expr, column: str) -> tuple[Expr, bool]:
+    """An offset without its term for the lanes of a dimension, and whether there was one with step 1 and no other."""
+    match offset:
+        case Lanes(dim, kind) if dim == column:
+            return Const(0, kind), True
+        case Op("cast", (Lanes(dim, _),), kind, _) if dim == column:
+            return Const(0, kind), True
+        case Op("add", (x, y), kind, _):
+            if column not in x.shape:
+                rest, unit = without_unit(y, column)
+                return (x if rest == Const(0, kind) else _sum(x, rest)), unit
+            if column not in y.shape:
+                rest, unit = without_unit(x, column)
+                return (y if rest == Const(0, kind) else _sum(rest, y)), unit
+            return offset, False
+        case _:
+            return offset, False
+
+
+def _sum(x: Expr, y: Expr) -> Expr:
+    shape = tuple(dict.fromkeys((*x.shape, *y.shape)))
+    return Op("add", (x, y), x.type, shape)
+
+
+def _lane(body: tuple[Statement, ...]) -> str:
+    """The dimension that values outside of all loops have: it stays while the other one streams by."""
+    for dim in DIMENSION_ORDER:
+        for statement in body:
+            match statement:
+                case Assign(_, value) if dim in value.shape:
+                    return dim
+                case Store(_, _, _, value, _) if dim in value.shape:
+                    return dim
+                case _:
+                    pass
+    return DIMENSION_ORDER[0]

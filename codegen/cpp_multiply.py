@@ -1,0 +1,139 @@
+"""Matrix products in printed C++, and at each of their results what follows on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attnlang.ir.kernel import Assign, Dot, Fold, Op, Type, Var
+
+from .cpp_groups import Pass
+from .cpp_layout import Product
+from .cpp_page import Page, Work, neutral
+from .cpp_points import Scene
+from .cpp_products import Shape, columns_name, rows_name
+from .cpp_tiles import Tiles
+
+
+class Products:
+    """Prints products; `rows` and `columns` are the register tiles that were called for."""
+
+    def __init__(self, page: Page, tiles: Tiles) -> None:
+        self.page = page
+        self.lines, self.layout, self.memory = page.lines, page.layout, page.memory
+        self.lane, self.sizes = page.lane, page.sizes
+        self.tiles = tiles
+        self.rows: dict[Shape, None] = {}
+        self.columns: dict[Shape, None] = {}
+
+    def product_of(self, statement: Assign) -> Product:
+        assert isinstance(statement.value, Dot)
+        return self.layout.product(statement.value)
+
+    def multiply(self, statement: Assign, group: Pass, work: Work, scene: Scene) -> None:
+        """A product, and at each of its results the other statements of the pass."""
+        assert isinstance(statement.value, Dot)
+        product, dot = self.product_of(statement), statement.value
+        if product.kind == "loops":
+            self._product_by_loops(statement, dot, scene)
+            return
+        (column,) = (dim for dim in dot.shape if dim != self.lane)
+        bfloat = product.kind == "bfloat"
+        inner = scene.inside()
+        folds = self._row_folds(group, inner)
+        done, isa = self.page.fresh(f"take_{scene.name(statement.name)}"), self.layout.isa
+        self.page.taken.discard(done)
+        kind = "doubles" if product.kind == "double" else "floats"
+        head = f"const auto {done} = [&](int64_t in_{column}, int64_t in_{self.lane}, {kind} sum) INLINED {{"
+        with self.lines.block(head):
+            shown = "sum"
+            if dot.accumulator is not None:
+                self.page.lazies((dot.accumulator,), inner)
+                shown = f"{inner.vector(dot.accumulator)} + sum"
+            name = inner.name(statement.name)
+            if len(group.statements) == 1 and statement.name in inner.tiles:
+                self.page.keep(statement, shown, inner)
+            else:
+                self.lines.add(f"const {kind} {name} = {shown};")
+                inner.locals[statement.name] = name
+                self.page.point(group, inner, folds)
+        self.lines.add("};")
+        width, vectors = self.sizes[self.lane], self.sizes[self.lane] // self.layout.lanes
+        across = next(n for n in (isa.across, 2, 1) if n <= isa.across and vectors % n == 0)
+        down = isa.tile_down(across) * (2 if bfloat and product.along else 3) // 3
+        shape = Shape(product.kind, across, down, self.layout.lanes)
+        packed = scene.tiles[f"{product.packed} pairs" if bfloat else product.packed].array
+        row = self._row(product, scene)
+        length = self._length(product.over, bfloat, scene)
+        if product.along:
+            self.rows[shape] = None
+            self.lines.add(
+                f"{rows_name(shape)}({packed}, {width}, {length}, {row}, {scene.lengths[column]}, {done});"
+            )
+        else:
+            self._columns(shape, column, f"{packed}, {width}, {length}, {row}", done)
+
+    def _columns(self, shape: Shape, column: str, operands: str, done: str) -> None:
+        """All columns, `down` at a time, and what is left over."""
+        size = self.sizes[column]
+        whole, rest = size - size % shape.down, size % shape.down
+        if whole:
+            self.columns[shape] = None
+            self.lines.add(
+                f"for (int64_t e = 0; e < {whole}; e += {shape.down}) {columns_name(shape)}({operands}, e, {done});"
+            )
+        if rest:
+            last = replace(shape, down=rest)
+            self.columns[last] = None
+            self.lines.add(f"{columns_name(last)}({operands}, {whole}, {done});")
+
+    def _length(self, over: str, bfloat: bool, scene: Scene) -> str:
+        length = scene.lengths[over]
+        if not bfloat:
+            return length
+        return str((int(length) + 1) // 2) if length.isdecimal() else f"({length} + 1) / 2"
+
+    def _row(self, product: Product, scene: Scene) -> str:
+        """A function from the number of a row to where it lies."""
+        tile = scene.tiles[product.rows]
+        size = self.sizes[tile.shape[-1]]
+        if product.kind == "bfloat" and not product.along:
+            tile = scene.tiles[f"{product.rows} pairs"]
+        elif f"{product.rows} copy" in scene.tiles and product.kind != "bfloat":
+            tile = scene.tiles[f"{product.rows} copy"]
+        if tile.rows:
+            return f"[&](int64_t n) INLINED {{ return {tile.array}[n]; }}"
+        return f"[&](int64_t n) INLINED {{ return {tile.array} + n * {size}; }}"
+
+    def _row_folds(self, group: Pass, scene: Scene) -> dict[str, str]:
+        """Folds beside a product are kept in memory: all registers are the sums'."""
+        found: dict[str, str] = {}
+        for fold in group.folds:
+            assert isinstance(fold.value, Fold)
+            array, start = scene.tiles[fold.name].array, neutral(fold.value.op, fold.value.type)
+            head = f"for (int64_t in_{self.lane} = 0; {self.page.step(self.lane)})"
+            self.lines.add(
+                f"{head} store({array} + in_{self.lane}, spread({start}));", f"in_memory({array});"
+            )
+            found[fold.name] = f"{array} + in_{self.lane}"
+        return found
+
+    def _product_by_loops(self, statement: Assign, dot: Dot, scene: Scene) -> None:
+        """A product whose sum runs along the lanes, or that has none: number by number, or lanes added at the end."""
+        left, right = dot.left, dot.right
+        assert isinstance(left, Var) and isinstance(right, Var)
+        inner = scene.inside()
+        for operand in (left, right):
+            if f"{operand.name} copy" in inner.tiles:
+                inner.tiles[operand.name] = inner.tiles[f"{operand.name} copy"]
+        wide: Type = dot.type
+        product = Op("mul", (left, right), wide, (*dot.shape, dot.over))
+        fold = Assign(statement.name, Fold("sum", product, dot.over, wide, dot.shape))
+        if dot.accumulator is not None:
+            partial = Assign(self.page.fresh("sum"), fold.value)
+            self.page.declare(partial, Work(Pass(dot.shape), frozenset()), inner)
+            self.page.nest(Pass(product.shape, [partial]), Work(Pass(product.shape), frozenset()), inner)
+            added = Op("add", (dot.accumulator, Var(partial.name, wide, dot.shape)), wide, dot.shape)
+            total = Pass(dot.shape, [Assign(statement.name, added)])
+            self.page.nest(total, Work(total, frozenset((statement.name,))), inner)
+            return
+        self.page.nest(Pass(product.shape, [fold]), Work(Pass(product.shape), frozenset()), inner)

@@ -1,0 +1,67 @@
+"""Gradients of an attention that has kernels for its backward pass: what they need is saved, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+Attend = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""q, k and v → the result, and lse [B, H, NQ]."""
+
+
+class Saved:
+    """What the backward pass reads: q, k, v, the result, lse, and what arrives at the two (None: nothing). `needed`:
+    which of "QKV" want a gradient."""
+
+    def __init__(
+        self, inputs: tuple[Tensor, Tensor, Tensor], out: Tensor, lse: Tensor, dout: Tensor, dlse: Tensor | None,
+        needed: str,
+    ) -> None:  # fmt: skip
+        self.inputs = inputs
+        self.out = out
+        self.lse = lse
+        self.dout = dout
+        self.dlse = dlse
+        self.needed = needed
+
+
+Backward = Callable[[Saved], dict[str, Tensor]]
+"""The gradients by name; one that is missing is 0."""
+
+
+class _KernelBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, attend: Attend, backward: Backward, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = attend(q, k, v)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.gradients = backward
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        dout, dlse = gradients
+        q, k, v, out, lse = cast(tuple[Tensor, ...], ctx.saved_tensors)
+        wanted = zip("QKV", ctx.needs_input_grad[2:], strict=True)
+        needed = "".join(name for name, wants in wanted if wants)
+        if dout is None and dlse is None:
+            return (None,) * 5
+        found = ctx.gradients(
+            Saved((q, k, v), out, lse, torch.zeros_like(out) if dout is None else dout, dlse, needed)
+        )
+        inputs = {"Q": q, "K": k, "V": v}
+        made = {name: found.get(name, None) for name in needed}
+        filled = {n: torch.zeros_like(inputs[n]) if grad is None else grad for n, grad in made.items()}
+        return (None, None, *(filled.get(name) for name in "QKV"))
+
+
+def with_kernel_backward(
+    attend: Attend, backward: Backward, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`attend(q, k, v)`, differentiable once in all three by `backward`."""
+    return cast("tuple[Tensor, Tensor]", cast(Any, _KernelBackward).apply(attend, backward, q, k, v))

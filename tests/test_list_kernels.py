@@ -1,0 +1,184 @@
+"""Kernels that read their tiles from lists, in the natural order of tokens and in another, against the definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import attnlang
+from attnlang import execute_tilings
+from attnlang.execute_tilings import Walk
+from attnlang.passes import tiling
+from attnlang.passes.boxes_map import Plain, TileMap
+from attnlang.passes.boxes_runs import PARTIAL
+from attnlang.passes.classify import Tiles
+from attnlang.passes.order import Order, Ordered
+from tests.catalogue import EXAMPLES
+from tests.definitions import DEFINITIONS, Case, cases
+from tests.kernel_calls import check_call, error, inputs, narrowed, rounding
+from tests.test_kernels import pattern_of
+
+SECTIONS = sorted(name for name, definition in DEFINITIONS.items() if definition.section in "AB")
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Walk]]:
+    """Lists at every call whose predicate has no exact ranges, however small; gives the walks that were made."""
+    execute_tilings.forget()
+    monkeypatch.setattr(tiling, "FEWEST_TILES", 0)
+    monkeypatch.setattr(tiling, "FEWEST_QUERIES", 0)
+    monkeypatch.setattr(tiling, "LIST_COST", 0.0)
+    made: list[Walk] = []
+    make = execute_tilings._walk  # pyright: ignore[reportPrivateUsage]
+
+    def noted(*arguments: Any) -> Walk:
+        made.append(make(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(execute_tilings, "_walk", noted)
+    yield made
+    execute_tilings.forget()
+
+
+def shuffled(attention: Any, symbols: Any, tensors: Any, rows: int, columns: int, *rest: Any) -> Ordered:
+    """Tokens in a random order with free places, every tile partial: what a kernel must take."""
+    chance = np.random.default_rng(7)
+
+    def order(length: int, side: int) -> np.ndarray[Any, Any]:
+        places = -(-(length + length // 3 + 1) // side) * side
+        result = np.full(places, -1, np.int32)
+        result[np.sort(chance.permutation(places)[:length])] = chance.permutation(length)
+        return result
+
+    found = Order(order(symbols["NQ"], rows), order(symbols["NK"], columns))
+    heights, widths = len(found.queries) // rows, len(found.keys) // columns
+    pointers = np.arange(heights + 1, dtype=np.int64)
+    first, stop = np.zeros(heights, np.int32), np.full(heights, widths, np.int32)
+    kinds, vectors = np.full(heights, PARTIAL, np.uint8), np.zeros((0, widths), np.uint8)
+    sides = (np.full(heights, rows, np.int64), np.full(widths, columns, np.int64))
+    each = TileMap(Plain(pointers, first, stop, kinds), None, vectors, *sides)
+    tiles = Tiles(rows, columns, np.zeros((1, 1), np.int64), (each,), symbols["H"], symbols["B"])
+    return Ordered(tiles, (found,), "shuffled", "to see whether kernels mind", "as they stand", each.counts)
+
+
+def run_case(case: Case, dtype: torch.dtype) -> None:
+    """A case of the definitions by its kernel, with the tolerance of the kernel tests."""
+    definition, pattern = DEFINITIONS[case.name], pattern_of(case.name)
+    low = narrowed(case.make_inputs(0), dtype)
+    high = narrowed(low, torch.float64)
+    wanted = definition.function(**high, **case.params, scale=case.scale, q_offset=case.q_offset).out
+    q, k, v = (low.pop(name) for name in "qkv")
+    found: dict[str, Any] = {}
+    for target in ("interpret", "eager"):
+        given: Any = {**low, **case.params, "scale": case.scale, "q_offset": case.q_offset}
+        found[target] = pattern(q, k, v, **given, target=target)
+    allowed = 2 * error(found["eager"], wanted) + rounding(wanted, dtype)
+    assert error(found["interpret"], wanted) <= allowed
+
+
+INEXACT = [case for name in SECTIONS for case in cases(name)[:4]]
+
+
+@pytest.mark.parametrize("case", INEXACT, ids=lambda case: case.id)
+def test_lists_say_what_the_predicate_says(case: Case, always: list[Walk]) -> None:
+    run_case(case, torch.float32)
+
+
+@pytest.mark.parametrize("case", INEXACT[::2], ids=lambda case: case.id)
+def test_any_order_of_tokens_gives_the_same(
+    case: Case, always: list[Walk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiling, "find_order", shuffled)
+    run_case(case, torch.bfloat16 if len(case.id) % 2 else torch.float32)
+    assert all(walk.tiling is not None and walk.tiling.walk == "ordered" for walk in always)
+
+
+def test_most_of_these_patterns_read_lists(always: list[Walk]) -> None:
+    for case in INEXACT[::4]:
+        run_case(case, torch.float32)
+    assert len(always) >= 10
+
+
+DOCUMENT = attnlang.load(EXAMPLES / "document.attn")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with each search for a tiling."""
+    calls: list[int] = []
+    choose = tiling.choose_tiling
+
+    def noted(*arguments: Any) -> Any:
+        calls.append(1)
+        return choose(*arguments)
+
+    monkeypatch.setattr(tiling, "choose_tiling", noted)
+    return calls
+
+
+def test_nothing_is_made_again_while_nothing_changes(
+    always: list[Walk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch)
+    q, k, v = inputs(100, 100)
+    ids = torch.arange(100)[None] // 30
+    first = DOCUMENT(q, k, v, ids=ids, target="interpret")
+    again = DOCUMENT(q, k, v, ids=ids.clone(), scale=0.25, target="interpret")
+    assert len(always) == 1 and len(calls) == 1
+    ids[:, 50:] += 1  # the same tensor, changed in place
+    other = DOCUMENT(q, k, v, ids=ids, target="interpret")
+    assert len(always) == 2 and len(calls) == 2
+    assert not torch.equal(first, other) and first.shape == again.shape
+    check_call(DOCUMENT, q, k, v, ids=ids)
+
+
+def test_contents_changed_behind_torch_are_seen(always: list[Walk]) -> None:
+    numbers = np.zeros((1, 100), np.int64)
+    ids = torch.from_numpy(numbers)
+    q, k, v = inputs(100, 100)
+    check_call(DOCUMENT, q, k, v, ids=ids)
+    numbers[:, 40:] = 1
+    check_call(DOCUMENT, q, k, v, ids=ids)
+
+
+def test_short_calls_make_no_lists() -> None:
+    execute_tilings.forget()
+    q, k, v = inputs(100, 100)
+    check_call(DOCUMENT, q, k, v, ids=torch.arange(100)[None] // 30)
+    assert all(walk.tiling is None for made in execute_tilings.kept() for walk in made)
+
+
+def test_long_calls_do() -> None:
+    execute_tilings.forget()
+    q, k, v = inputs(300, 300)
+    check_call(DOCUMENT, q, k, v, ids=torch.arange(300)[None] // 30)
+    (made,) = execute_tilings.kept()
+    chosen = made[0].tiling
+    assert chosen is not None
+    assert chosen.tiles.counts.full + chosen.tiles.counts.partial < 30
+    assert chosen.decisions[0].subject == "key ranges"
+
+
+def test_users_may_call_things_as_kernels_do(always: list[Walk]) -> None:
+    pattern = attnlang.parse(
+        "pattern p(row_tiles: int = 3):\n    tensor tile_columns[n]: int\n"
+        "    mask tile_columns[q] == tile_columns[k] and (q - k) mod row_tiles == 0\n"
+    )
+    q, k, v = inputs(70, 70, H=2)
+    check_call(pattern, q, k, v, tile_columns=torch.arange(70) // 20)
+    assert len(always) == 1
+
+
+def test_heads_and_batch_entries_have_lists_of_their_own(always: list[Walk]) -> None:
+    pattern = attnlang.parse(
+        "pattern p():\n    tensor ids[b, n]: int\n    mask ids[b, q] == ids[b, k] and (q + h) mod 3 == k mod 3\n"
+    )
+    q, k, v = inputs(90, 90, B=2, H=4, HK=2)
+    ids = torch.stack([torch.arange(90) // 20, torch.arange(90) // 35])
+    check_call(pattern, q, k, v, ids=ids)
+    chosen = always[0].tiling
+    assert chosen is not None and chosen.classes.shape == (2, 4)
+    assert len(chosen.tiles.maps) == 6

@@ -1,0 +1,120 @@
+"""The `cpu` target as users meet it: what runs by default, without a compiler, again, in threads, and in float64."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+import attnlang
+from attnlang import compiler, settings
+from attnlang.errors import AttnlangError, Diagnostic
+from tests.catalogue import EXAMPLES
+from tests.kernel_calls import error, inputs, rounding
+
+CAUSAL = attnlang.load(EXAMPLES / "causal.attn")
+WINDOW = attnlang.load(EXAMPLES / "sliding_window.attn")
+
+
+def close(pattern: attnlang.Pattern, found: torch.Tensor, q: Any, k: Any, v: Any, **arguments: Any) -> None:
+    """Whether a result is the pattern's, up to its own rounding."""
+    wanted = pattern.reference(q.double(), k.double(), v.double(), **arguments)
+    assert error(found, wanted) <= 4 * rounding(wanted, q.dtype)
+
+
+def test_it_is_what_tensors_of_the_cpu_run_on() -> None:
+    assert compiler.device_target(torch.device("cpu")) == "cpu"
+    q, k, v = inputs(40, 40, H=2)
+    with settings.override(target=None):
+        close(CAUSAL, CAUSAL(q, k, v), q, k, v)
+
+
+def test_a_pattern_without_kernel_is_said_to_run_densely() -> None:
+    pattern = attnlang.load(EXAMPLES / "sinkhorn.attn")
+    compiler.warn_dense.cache_clear()
+    q, k, v = inputs(8, 8)
+    with settings.override(target=None), pytest.warns(RuntimeWarning, match="runs as dense PyTorch on cpu"):
+        pattern(q, k, v)
+    with pytest.raises(Diagnostic, match="no kernel on cpu"):
+        pattern(q, k, v, target="cpu")
+
+
+def test_without_a_compiler_one_warning_names_what_to_install() -> None:
+    compiler.warn_dense.cache_clear()
+    q, k, v = inputs(24, 24)
+    pattern = attnlang.parse("pattern p():\n    mask k <= q and k mod 3 < 2\n")
+    with settings.override(target=None, compiler="no-such-compiler"):
+        with pytest.warns(RuntimeWarning, match="install"):
+            out = pattern(q, k, v)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(pattern(q, k, v), out)
+        with pytest.raises(AttnlangError, match="compiler"):
+            pattern(q, k, v, target="cpu")
+    close(pattern, out, q, k, v)
+
+
+def test_calls_that_are_made_again_check_what_has_changed() -> None:
+    q, k, v = inputs(40, 40, H=2)
+    first = WINDOW(q, k, v, window=5, target="cpu")
+    assert torch.equal(WINDOW(q, k, v, window=5, target="cpu"), first)
+    close(WINDOW, WINDOW(q + 1, k, v, window=5, target="cpu"), q + 1, k, v, window=5)
+    close(WINDOW, WINDOW(q, k, v, window=6, target="cpu"), q, k, v, window=6)
+    close(WINDOW, WINDOW(q, k, v, window=5, scale=0.5, target="cpu"), q, k, v, window=5, scale=0.5)
+    shorter: Any = (q[:, :, 3:], k, v)
+    close(WINDOW, WINDOW(*shorter, window=5, target="cpu"), *shorter, window=5)
+    turned: Any = tuple(tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in (q, k, v))
+    close(WINDOW, WINDOW(*turned, window=5, target="cpu"), *turned, window=5)
+    out, lse = WINDOW(q, k, v, window=5, target="cpu", return_lse=True)
+    assert torch.equal(out, first) and lse.shape == (1, 2, 40)
+    mistakes: list[dict[str, Any]] = [{"window": True}, {"window": 5.0}, {"window": 0}, {"other": 5}]
+    for wrong in mistakes:
+        with pytest.raises(AttnlangError):
+            WINDOW(q, k, v, **wrong, target="cpu")
+    with pytest.raises(AttnlangError):
+        WINDOW(q, k[:, :, :7, :3], v, window=5, target="cpu")
+    half: Any = tuple(tensor.bfloat16() for tensor in (q, k, v))
+    assert WINDOW(*half, window=5, target="cpu").dtype == torch.bfloat16
+
+
+def test_tensors_that_ask_for_gradients_get_them_also_after_calls_without() -> None:
+    q, k, v = inputs(24, 24)
+    CAUSAL(q, k, v, target="cpu")
+    CAUSAL(q, k, v, target="cpu")
+    q.requires_grad_()
+    CAUSAL(q, k, v, target="cpu").sum().backward()
+    assert q.grad is not None and bool(q.grad.isfinite().all())
+    with torch.no_grad():
+        assert not CAUSAL(q, k, v, target="cpu").requires_grad
+
+
+def test_float64_is_computed_in_float64() -> None:
+    q, k, v = (tensor.double() for tensor in inputs(13, 17, H=2, D=8, DV=24))
+    out, lse = WINDOW(q, k, v, window=7, target="cpu", return_lse=True)
+    wanted, wanted_lse = WINDOW.reference(q, k, v, window=7, return_lse=True)
+    assert out.dtype == lse.dtype == torch.float64
+    assert error(out, wanted) < 1e-12 and error(lse, wanted_lse) < 1e-12
+    small = [tensor[:, :, :5].clone().requires_grad_() for tensor in (q, k, v)]
+    assert gradcheck(lambda *given: WINDOW(*given, window=3, target="cpu"), small)
+
+
+def test_several_threads_may_call_at_once() -> None:
+    q, k, v = inputs(200, 200, H=4)
+    wanted = CAUSAL(q, k, v, target="cpu")
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(20):
+            if not torch.equal(CAUSAL(q, k, v, target="cpu"), wanted):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
