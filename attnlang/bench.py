@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from attnlang.bench_rivals import Absent, Ready, Rival, tried
+from attnlang.bench_rivals import Absent, Ready, Rival, said
 from attnlang.bench_timing import Times, interleaved
 
 Error = Callable[[Sequence[Tensor]], float]
@@ -51,14 +52,36 @@ def measure(
 
     Each gets about `seconds`, and at most `most` runs. What ours raises is raised; a rival that raises is absent.
     """
-    checked = [tried(each, inputs, backward) for each in rivals]
-    running = [ours, *(each for each in checked if isinstance(each, Ready))]
-    calls = {ready.name: _call(ready, inputs, backward) for ready in running}
+    calls = {ours.name: _call(ours, inputs, backward)}
+    hows, errors = {ours.name: ours.how}, {ours.name: _error(calls[ours.name], error, backward)}
+    absent: list[Absent] = []
+    for rival in rivals:
+        match rival:
+            case Absent():
+                absent.append(rival)
+                continue
+            case Ready(name, how, _):
+                pass
+        try:
+            call = _call(rival, inputs, backward)
+            errors[name] = _error(call, error, backward)
+        except Exception as raised:  # whatever a rival raises is the reason why it takes no part
+            absent.append(Absent(name, f"it raised {said(raised)}"))
+            continue
+        calls[name], hows[name] = call, how
     with torch.set_grad_enabled(backward):
-        errors = {name: None if error is None else error(call()) for name, call in calls.items()}
         times = interleaved(calls, inputs[0].device.type, most, seconds)
-    entries = tuple(Entry(each.name, each.how, times[each.name], errors[each.name]) for each in running)
-    return Measured(entries, tuple(each for each in checked if isinstance(each, Absent)))
+    return Measured(
+        tuple(Entry(name, hows[name], times[name], errors[name]) for name in calls), tuple(absent)
+    )
+
+
+def _error(call: Callable[[], tuple[Tensor, ...]], error: Error | None, backward: bool) -> float | None:
+    """The error of a first call, which may compile; what libraries warn of is not shown."""
+    with torch.set_grad_enabled(backward), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torch")
+        results = call()
+    return None if error is None else error(results)
 
 
 def _call(

@@ -7,8 +7,7 @@ pattern needs none, with `is_causal` where that is all the mask says, else with 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -83,26 +82,6 @@ def rival(name: Name, problem: Problem, *, backward: bool = False) -> Rival:
                 return _flex(problem, backward)
     except NoFlexForm as error:
         return Absent(name, error.fields["reason"])
-
-
-def tried(rival: Rival, inputs: Sequence[Tensor], backward: bool = False) -> Rival:
-    """The rival, or the first line of what it raised when it was called with q, k and v, which also compiles it; its
-    warnings are not shown."""
-    match rival:
-        case Absent():
-            return rival
-        case Ready(name, _, attend):
-            pass
-    tensors = [each.detach().requires_grad_(backward) for each in inputs]
-    try:
-        with torch.set_grad_enabled(backward), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            out = attend(*tensors)
-            if backward:
-                torch.autograd.grad(out, tensors, out)
-    except Exception as error:  # whatever a rival raises is the reason why it takes no part
-        return Absent(name, f"it raised {said(error)}")
-    return rival
 
 
 def said(error: Exception) -> str:

@@ -137,7 +137,7 @@ def add_target(parser: argparse.ArgumentParser, default: str | None, otherwise: 
     """--target, once."""
     parser.add_argument(
         "--target", metavar="TARGET", default=default,
-        help=f"cuda:80, cuda:90, cuda:100, hip:gfx942, interpret or eager ({otherwise})",
+        help=f"cuda:80, cuda:90, cuda:100, hip:gfx942, cpu, interpret or eager ({otherwise})",
     )  # fmt: skip
 
 

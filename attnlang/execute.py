@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attnlang.artifact import Program
+from attnlang.execute_backward import differentiable, no_backward
 from attnlang.execute_launch import attend, shares
 from attnlang.execute_programs import NoKernel, native_level, program_for
 from attnlang.execute_tilings import Walk, walks_of
@@ -93,7 +95,7 @@ def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: froze
     strided = tuple(name for name, t in tensors.items() if t.dim() and t.shape[-1] > 1 and t.stride(-1) != 1)
     wide = any(_extent(t) >= MOST_ELEMENTS for t in tensors.values())
     wide = wide or inputs.sizes["NQ"] * inputs.sizes["DV"] >= MOST_ELEMENTS
-    lse = "lse" in want or reads_lse(pattern)
+    lse = "lse" in want or reads_lse(pattern) or _by_kernels(inputs)
     programs = inputs.sizes["B"] * inputs.sizes["H"]
     split = inputs.sizes["NQ"] <= DECODED and shares(target, q, programs, inputs.sizes["NK"]) > 1
     return Specialization(
@@ -126,15 +128,29 @@ def _differentiable(pattern: Pattern, inputs: Inputs, prepared: Prepared, want: 
     names = list(tensors)
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors.values())):
         return _run(pattern, inputs, prepared, want)
+    if _by_kernels(inputs) and not no_backward(pattern, prepared.specialization):
+        return _run(pattern, inputs, prepared, want, backward=True)
+
+    dtype = tensors["Q"].dtype
 
     def kernel(given: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return _parts(_run(pattern, _with(inputs, names, given), prepared, want))
 
     def dense(given: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return _parts(evaluate(pattern, _with(inputs, names, given), dtype=given[0].dtype, want=want))
+        return _parts(evaluate(pattern, _with(inputs, names, given), dtype=dtype, want=want))
 
     results = with_dense_backward(kernel, dense, [tensors[name] for name in names])
     return Result(results[0], results[1] if "lse" in want else None)
+
+
+def _by_kernels(inputs: Inputs) -> bool:
+    """Whether gradients are wanted by Q, K and V alone, which kernels may give."""
+    import torch
+
+    main = (inputs.q, inputs.k, inputs.v)
+    wanted = any(tensor is not None and tensor.requires_grad for tensor in main)
+    others = any(tensor.requires_grad for tensor in inputs.tensors.values())
+    return torch.is_grad_enabled() and wanted and not others
 
 
 def _parts(result: Result) -> tuple[Tensor, ...]:
@@ -147,7 +163,9 @@ def _with(inputs: Inputs, names: Sequence[str], given: Sequence[Tensor]) -> Inpu
     return replace(inputs, q=tensors["Q"], k=tensors["K"], v=tensors["V"], tensors=rest)
 
 
-def _run(pattern: Pattern, inputs: Inputs, prepared: Prepared, want: frozenset[str]) -> Result:
+def _run(
+    pattern: Pattern, inputs: Inputs, prepared: Prepared, want: frozenset[str], backward: bool = False
+) -> Result:
     import torch
 
     from attnlang.ir.interpret import Result
@@ -165,7 +183,15 @@ def _run(pattern: Pattern, inputs: Inputs, prepared: Prepared, want: frozenset[s
         raise NoKernel(None, pattern=pattern.name, target=specialization.target, reason=reason)
     for place, launch in enumerate(program.launches):
         walk = prepared.walks[place] if prepared.walks else None
-        out, lse = attend(launch, walk, values, symbols, specialization)
+        forward = partial(attend, launch, walk, values, symbols, specialization)
+        if backward:
+            assert inputs.q is not None and inputs.k is not None and inputs.v is not None
+            main = (inputs.q, inputs.k, inputs.v)
+            out, lse = differentiable(
+                forward, pattern, specialization, launch.attention, values, symbols, walk, *main
+            )
+        else:
+            out, lse = forward()
         results |= {launch.attention: out, f"{launch.attention}.lse": lse}
     out = _combine(pattern, inputs, results) if program.combined else results[program.launches[0].attention]
     lse = results[f"{pattern.result}.lse"] if "lse" in want else None

@@ -19,6 +19,7 @@ from attnlang.watch import debug, dump
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from attnlang.execute_tilings import Walk
     from attnlang.runtime.autograd_kernels import Attend
 
 ROWS = 128
@@ -45,6 +46,7 @@ class BackwardLaunch:
     source: KernelSource
     over: OneOf["NQ", "NK"]
     rows: int
+    columns: int
     written: tuple[Written, ...]
 
 
@@ -132,32 +134,46 @@ def _launch(plan: Plan, kernel: Kernel, grouped: bool) -> BackwardLaunch:
     )
     by_query = any(result.name in ("delta", "dQ") and not result.shared for result in written)
     over = "NQ" if by_query else "NK"
-    return BackwardLaunch(source, over, kernel.block("M"), written)
+    return BackwardLaunch(source, over, kernel.block("M"), dict(kernel.dims).get("N", 1), written)
 
 
 def differentiable(
     attend: Attend, pattern: Pattern, specialization: Specialization, attention: str, tensors: Mapping[str, Tensor],
-    symbols: Mapping[str, Any], q: Tensor, k: Tensor, v: Tensor, *, form: Form = "split", shares: int = 1,
+    symbols: Mapping[str, Any], walk: Walk | None, q: Tensor, k: Tensor, v: Tensor, *, form: Form = "split",
+    shares: int = 1,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`attend(q, k, v)`, the result and lse of one attention by its kernel, with gradients by kernels.
+    """`attend()`, the result and lse of one attention by its kernel, with gradients by kernels in q, k and v.
 
-    `tensors` and `symbols` are those of its launch, by their names there. Where `no_backward` has no reason.
+    `tensors` and `symbols` are those of its launch, by their names there; `walk`: what it reads by lists. Where
+    `no_backward` has no reason.
     """
     from attnlang.runtime.autograd_kernels import Saved, with_kernel_backward
 
-    ranges = replace(specialization, walks=(), split=False, lse=True)
+    alike = replace(specialization, split=False, lse=True)
     grouped = symbols["H"] != symbols["HK"]
 
     def backward(saved: Saved) -> dict[str, Tensor]:
         wanted = Wanted(saved.needed, saved.dlse is not None, grouped, form)
-        launches = backward_program(pattern, ranges, wanted)[attention]
-        given = {**tensors, **dict(zip("QKV", saved.inputs, strict=True))}
+        launches = backward_program(pattern, alike, wanted)[attention]
         return gradients(
-            launches, given, symbols, saved.out, saved.lse, saved.dout, saved.dlse,
-            target=specialization.target, shares=shares,
+            launches, tensors, symbols, saved.out, saved.lse, saved.dout, saved.dlse,
+            target=specialization.target, walks=_walks(launches, walk), shares=shares,
         )  # fmt: skip
 
     return with_kernel_backward(attend, backward, q, k, v)
+
+
+def _walks(launches: tuple[BackwardLaunch, ...], walk: Walk | None) -> Walks | None:
+    """The lists of each launch, for tiles of its own sides, where the forward pass read lists."""
+    if walk is None or walk.tiling is None:
+        return None
+    found: dict[str, Listed] = {}
+    for launch in launches[1:]:
+        by_keys = launch.over == "NK"
+        sides = (launch.columns, launch.rows) if by_keys else (launch.rows, launch.columns)
+        own = walk.with_sides(*sides, by_keys)
+        found[launch.over] = Listed(own.tensors, own.numbers)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

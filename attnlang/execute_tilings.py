@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from attnlang.artifact import Launch, Program
 from attnlang.ir.memo import Memo
 from attnlang.ir.pattern import Attention, Pattern
-from attnlang.ir.plan import Specialization
+from attnlang.ir.plan import Specialization, WalkKind
 from attnlang.watch import debug
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from attnlang.ir.interpret import Inputs
@@ -37,6 +38,35 @@ class Walk:
     numbers: Mapping[str, int]
     row_tiles: int
     tiling: Tiling | None = None
+    call: Classified | None = None
+    transposed: dict[tuple[int, int, bool], Walk] = field(default_factory=dict[tuple[int, int, bool], "Walk"])
+
+    def with_sides(self, rows: int, columns: int, by_keys: bool) -> Walk:
+        """The same for tiles of other sides, kept: for kernels whose programs own tiles of queries, or of keys."""
+        assert self.tiling is not None and self.call is not None
+        key = (rows, columns, by_keys)
+        if key not in self.transposed:
+            self.transposed[key] = _walk(
+                self.call.tiling(self.tiling.walk, rows, columns), self.call, by_keys
+            )
+        return self.transposed[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """An attention of a specialized pattern at a call: its numbers, contents of its tensors, and where lists go."""
+
+    pattern: Pattern
+    attention: Attention
+    symbols: Mapping[str, bool | int | float]
+    arrays: Mapping[str, Any]
+    device: torch.device
+
+    def tiling(self, walk: WalkKind, rows: int, columns: int) -> Tiling:
+        """Lists for tiles of some sides."""
+        from attnlang.passes.tiling import tiling_like
+
+        return tiling_like(walk, self.pattern, self.attention, self.symbols, self.arrays, rows, columns)
 
 
 def walks_of(
@@ -141,6 +171,14 @@ def _read_by(pattern: Pattern) -> tuple[frozenset[str], frozenset[str]]:
     return tensors, numbers
 
 
+def specialized(pattern: Pattern, specialization: Specialization) -> Pattern:
+    """The pattern with the numbers that shape its code in place of their names."""
+    from attnlang.passes.specialize import specialize
+
+    statics = dict(specialization.statics)
+    return specialize(pattern, specialization.head_dim, specialization.value_dim, statics)
+
+
 def tilings_of(
     pattern: Pattern,
     specialization: Specialization,
@@ -150,12 +188,9 @@ def tilings_of(
 ) -> tuple[Tiling | None, ...]:
     """For each attention of a pattern, the lists that its kernel with tiles of `sides` should read; None: ranges."""
     from attnlang.passes.planning import facts_of
-    from attnlang.passes.specialize import specialize
     from attnlang.passes.tiling import choose_tiling
 
-    special = specialize(
-        pattern, specialization.head_dim, specialization.value_dim, dict(specialization.statics)
-    )
+    special = specialized(pattern, specialization)
     facts = facts_of(special, specialization)
     attentions = [stage for stage in special.stages if isinstance(stage, Attention)]
     return tuple(
@@ -175,11 +210,18 @@ def _make(
     sides = [(launch.rows, launch.columns) for launch in launches]
     block = gcd(*(side for pair in sides for side in pair))
     arrays = {name: contents(tensor, block) for name, tensor in tensors.items()}
+    special = specialized(pattern, specialization)
+    attentions = [stage for stage in special.stages if isinstance(stage, Attention)]
     found = tilings_of(pattern, specialization, sides, symbols, arrays)
-    return tuple(
-        Walk({}, {}, -(-symbols["NQ"] // launch.rows)) if tiling is None else _walk(tiling, inputs)
-        for launch, tiling in zip(launches, found, strict=True)
-    )
+    walks: list[Walk] = []
+    for launch, attention, tiling in zip(launches, attentions, found, strict=True):
+        call = Classified(special, attention, symbols, arrays, inputs.device())
+        if tiling is None:
+            walks.append(Walk({}, {}, -(-symbols["NQ"] // launch.rows)))
+        else:
+            debug("plan", "".join(f"{decision}\n" for decision in tiling.decisions))
+            walks.append(_walk(tiling, call, by_keys=False))
+    return tuple(walks)
 
 
 def contents(tensor: Tensor, block: int) -> Any:
@@ -195,10 +237,12 @@ def contents(tensor: Tensor, block: int) -> Any:
     return (tensor.double() if tensor.dtype.is_floating_point else tensor).cpu().numpy()
 
 
-def _walk(tiling: Tiling, inputs: Inputs) -> Walk:
+def _walk(tiling: Tiling, call: Classified, by_keys: bool) -> Walk:
     import torch
 
-    debug("plan", "".join(f"{decision}\n" for decision in tiling.decisions))
-    device = inputs.device()
-    tensors = {name: torch.as_tensor(array, device=device) for name, array in tiling.arrays.items()}
-    return Walk(tensors, tiling.numbers, tiling.row_tiles, tiling)
+    made = tiling.transposed if by_keys else tiling.lists
+    tensors = {
+        name: torch.as_tensor(array, device=call.device) for name, array in tiling.arrays(made).items()
+    }
+    numbers = tiling.numbers(made)
+    return Walk(tensors, numbers, numbers["row_tiles"], tiling, call)

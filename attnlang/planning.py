@@ -83,11 +83,24 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
             *plan.decisions[:1],
             *(made for each in visits for made in each.decisions),
             *plan.decisions[1:],
+            *_backward(pattern, plan),
         ),
         obstacles=plan.obstacles,
         recompiles_with=("dtype", "D", "DV", *(name for name, _ in statics), *RECOMPILES_WITH),
         live=partial(_live, pattern, binding),
     )
+
+
+def _backward(pattern: Pattern, plan: Plan) -> tuple[Decision, ...]:
+    """Where the gradients by Q, K and V come from."""
+    from attnlang.execute_backward import no_backward
+
+    if not plan.branches:
+        return ()
+    if reason := no_backward(pattern, plan.specialization):
+        return (Decision("backward", "dense PyTorch", reason, "kernels"),)
+    why = "weights computed again from the scores and the saved lse; other tensors' gradients are dense"
+    return (Decision("backward", "kernels for dQ, dK and dV", why, "dense PyTorch"),)
 
 
 def _read_by_visibility(pattern: Pattern) -> frozenset[str]:

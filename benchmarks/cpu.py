@@ -43,14 +43,19 @@ Rows = list[dict[str, Any]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when no bar that was measured is missed."""
+    """0 when no bar that was measured is missed, 1 when one is, 2 when nothing can be measured here."""
     options = options_of(arguments)
     setting = Setting(options.target, options.heads, tuple(options.rivals), options.seconds, options.most)
     if options.threads:
         torch.set_num_threads(options.threads)
+    try:
+        compiler = _compiler()
+    except AttnlangError as error:  # without a compiler there is neither a kernel nor a peak
+        print(error, file=sys.stderr)
+        return 2
     watch, peaks = Watch.start(), [_peak()]
     data: dict[str, Any] = {
-        "machine": machine.describe() | _compiler(), "threads": torch.get_num_threads(), "heads": options.heads,
+        "machine": machine.describe() | compiler, "threads": torch.get_num_threads(), "heads": options.heads,
         "target": options.target, "parts": options.only, "quick": options.quick,
     }  # fmt: skip
     for part in options.only:

@@ -29,6 +29,10 @@ def results(data: dict[str, Any] | None) -> str:
         parts.append("## Forward\n\n![ratios](images/cpu-speed.png)\n\n" + _passes(data["forward"]))
     if "backward" in data:
         parts.append("## Backward\n\n" + _passes(data["backward"]))
+    if "decode" in data:
+        parts.append("## One query against a long cache\n\n" + _passes(data["decode"]))
+    if "accuracy" in data:
+        parts.append("## Errors with scores up to ±30\n\n" + _errors(data["accuracy"]))
     return "\n".join(parts)
 
 
@@ -96,6 +100,16 @@ def _passes(rows: list[dict[str, Any]]) -> str:
     return "".join(lines)
 
 
+def _errors(rows: list[dict[str, Any]]) -> str:
+    names = ("attnlang", "eager", "sdpa")
+    lines = [f"| pattern | N | D | type | {' | '.join(names)} |\n", "| --- |" + " ---: |" * 6 + "\n"]
+    for row in rows:
+        found = row.get("error", {})
+        shown = " | ".join(f"{found[name]:.1e}" if name in found else "-" for name in names)
+        lines.append(f"| {row['case']} | {row['N']} | {row['D']} | {row['dtype']} | {shown} |\n")
+    return "".join(lines)
+
+
 # --------------------------------------------------------------------------------------------------- the picture
 
 
@@ -154,6 +168,8 @@ def _panel(axes: Any, rows: list[dict[str, Any]]) -> None:
                 va="center", ha="left" if ratio >= 1 else "right", fontsize=7,
             )  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}×")
+    axes.xaxis.set_minor_formatter(lambda value, place: "")
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(range(len(rows)), [f"{row['case']}, {row['N']} × {row['D']}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

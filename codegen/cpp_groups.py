@@ -6,6 +6,7 @@ of what it computes. A statement goes into the first pass of its dimensions behi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from attnlang.ir.kernel import (
@@ -45,11 +46,14 @@ class Pass:
         return [s for s in self.statements if isinstance(s, Assign) and isinstance(s.value, Fold)]
 
 
-def passes(statements: tuple[Statement, ...]) -> list[Pass]:
-    """The statements of one body in passes; running the passes one after the other does what the statements do."""
+def passes(statements: tuple[Statement, ...], lazy: Mapping[str, Expr]) -> list[Pass]:
+    """The statements of one body in passes; running the passes one after the other does what the statements do.
+
+    `lazy`: values that are computed where they are used, so that their users need what they read.
+    """
     made: list[Pass] = []
     for statement in statements:
-        place = _place(statement, made)
+        place = _place(statement, made, lazy)
         if place is None:
             made.append(Pass(dimensions(statement), [statement]))
         else:
@@ -57,14 +61,25 @@ def passes(statements: tuple[Statement, ...]) -> list[Pass]:
     return made
 
 
-def _place(statement: Statement, made: list[Pass]) -> int | None:
+def reads_through(statement: Statement, lazy: Mapping[str, Expr]) -> frozenset[str]:
+    """The names that a statement reads, also through values that are computed where they are used."""
+    found = set(reads(statement))
+    queue = [name for name in found if name in lazy]
+    while queue:
+        more = {part.name for part in parts(lazy[queue.pop()]) if isinstance(part, Var)} - found
+        found |= more
+        queue += [name for name in more if name in lazy]
+    return frozenset(found)
+
+
+def _place(statement: Statement, made: list[Pass], lazy: Mapping[str, Expr]) -> int | None:
     """The pass that a statement can join; None: it needs one of its own, behind all others."""
     if isinstance(statement, Loop | Remark):
         return None
     dims, first = dimensions(statement), 0
     for number, group in enumerate(made):
         for before in group.statements:
-            distance = _distance(before, statement, dims == group.dims)
+            distance = _distance(before, statement, dims == group.dims, lazy)
             first = first if distance is None else max(first, number + distance)
     for number in range(first, len(made)):
         if (
@@ -90,19 +105,19 @@ def _folds_alike(statement: Statement, group: Pass) -> bool:
             return True
 
 
-def _distance(before: Statement, after: Statement, alike: bool) -> int | None:
+def _distance(before: Statement, after: Statement, alike: bool, lazy: Mapping[str, Expr]) -> int | None:
     """How many passes `after` must stand behind `before`: 0 or 1; None: neither needs the other."""
     if isinstance(before, Loop | Remark):
         return 1
     own, other = writes(before), writes(after)
-    needs = own & reads(after)
+    needs = own & reads_through(after, lazy)
     if isinstance(before, Assign) and isinstance(after, Assign):
         whole = _whole(after.value)
         if needs & whole or (needs and isinstance(before.value, Fold)) or (_whole(before.value) & other):
             return 1
     elif needs and isinstance(before, Assign) and isinstance(before.value, Fold):
         return 1
-    if needs or (other & (reads(before) | own)):
+    if needs or (other & (reads_through(before, lazy) | own)):
         return 0 if alike else 1
     return None
 
@@ -117,9 +132,7 @@ def _whole(value: Expr) -> frozenset[str]:
 def is_lazy(statement: Statement, lane: str) -> bool:
     """Whether a value is cheap and free of the lanes of a vector: it is computed where it is used."""
     match statement:
-        case Assign(_, Op() | Lanes() | Full() as value) if value.shape and lane not in value.shape:
-            return all(
-                isinstance(part, Op | Lanes | Full | Var) or not part.shape for part in parts(value)
-            ) and not any(isinstance(part, Load) for part in parts(value))
+        case Assign(_, Op() | Lanes() | Full() as value) if len(value.shape) == 1 and lane not in value.shape:
+            return not any(isinstance(part, Load | Dot | Fold) for part in parts(value))
         case _:
             return False

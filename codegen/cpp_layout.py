@@ -32,7 +32,9 @@ Kind = OneOf["float", "double", "bfloat", "loops"]
 class Product:
     """A matrix product: `packed` is the operand whose lanes fill vectors, `rows` the one that is read number by number.
 
-    `along`: the sum runs along the rows (else over them). `kind` "loops": no register tile fits its dimensions.
+    `along`: the sum runs along the rows (else over them). `lane`: the dimension of the result along the vectors; one
+    that sums over the lanes of all other values is `crossed` and has vectors of features. `kind` "loops": no register
+    tile fits its dimensions.
     """
 
     packed: str
@@ -40,6 +42,12 @@ class Product:
     over: str
     along: bool
     kind: Kind
+    lane: str
+
+    @property
+    def crossed(self) -> bool:
+        """Whether it sums over what are lanes elsewhere: both operands are read the other way round."""
+        return self.over == self.rows_lane and self.kind != "loops"
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ INLINE floats times_power(floats x, floats power) {
 """,
     "exp2": """\
 INLINE floats exp2(floats x) {
-  x = x < -160.0f ? -160.0f - floats{} : x > 130.0f ? 130.0f - floats{} : x;
+  x = maximum(spread(-160.0f), minimum(spread(130.0f), x));
   const floats whole = nearest(x);
   const floats rest = x - whole;
   return times_power(exp2_slope(rest) * rest + 1.0f, whole);
@@ -76,7 +76,7 @@ INLINE floats exp2(floats x) {
     "exp": """\
 INLINE floats exp(floats x) {
   // 2^n · e^r with n · ln 2 taken off in two parts
-  x = x < -110.0f ? -110.0f - floats{} : x > 90.0f ? 90.0f - floats{} : x;
+  x = maximum(spread(-110.0f), minimum(spread(90.0f), x));
   const floats whole = nearest(x * 1.44269504f);
   const floats rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
   floats r = 1.9875691500e-4f * rest + 1.3981999507e-3f;
@@ -127,7 +127,7 @@ INLINE floats quotient(floats x, floats y) { return x / y; }
 INLINE floats tanh(floats x) {
   // t / (t + 2) with t = e^2x - 1, which near 0 is taken from the series alone
   floats y = x * 2.88539008f;
-  y = y < -40.0f ? floats{} - 40.0f : y > 40.0f ? floats{} + 40.0f : y;
+  y = maximum(spread(-40.0f), minimum(spread(40.0f), y));
   const floats whole = nearest(y), rest = y - whole;
   const floats power = times_power(floats{} + 1.0f, whole);
   const floats t = power * (exp2_slope(rest) * rest) + (power - 1.0f);

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from attnlang.ir.kernel import Assign, Dot, Fold, Loop, Remark, Statement, Store, Var
 
-from .cpp_groups import Pass, is_lazy, passes
+from .cpp_groups import Pass, is_lazy, passes, reads_through
 from .cpp_hidden import Visible, by_flags, needed, visible
 from .cpp_multiply import Products
 from .cpp_normal import parts, reads, writes
@@ -37,8 +37,11 @@ class Printer:
             if isinstance(statement, Assign) and is_lazy(statement, self.lane):
                 scene.lazy[statement.name] = statement.value
         busy = tuple(s for s in statements if not (isinstance(s, Assign) and s.name in scene.lazy))
-        groups = passes(busy)
-        wanted = [self._wanted(group, scene) for group in groups]
+        groups = passes(busy, scene.lazy)
+        wanted = [
+            frozenset[str]().union(*(reads_through(s, scene.lazy) for s in group.statements))
+            for group in groups
+        ]
         places: dict[str, int] = {}
         for number, group in enumerate(groups):
             others = outer.union(*(w for i, w in enumerate(wanted) if i != number))
@@ -46,18 +49,6 @@ class Printer:
             self._free(groups, wanted, number, outer, places, scene)
             plainly = outer.union(*(_plainly(g) for i, g in enumerate(groups) if i != number))
             self._pass(Work(group, others, plainly, places), scene)
-
-    def _wanted(self, group: Pass, scene: Scene) -> frozenset[str]:
-        """The names that a pass reads, also through values that are computed where they are used."""
-        found = set[str]().union(*(reads(statement) for statement in group.statements))
-        queue = list(found)
-        while queue:
-            name = queue.pop()
-            if name in scene.lazy:
-                more = {part.name for part in parts(scene.lazy[name]) if isinstance(part, Var)} - found
-                found |= more
-                queue += more
-        return frozenset(found)
 
     def _free(
         self,
@@ -147,7 +138,7 @@ class Printer:
         with lines.block("{"):
             inner, rest = scene.inside(), tuple(s for s in before if s not in numbers)
             pointwise = [s for s in rest if isinstance(s, Assign) and len(s.value.shape) > 1]
-            asked = frozenset[str]().union(*(reads(s) for s in pointwise))
+            asked = frozenset[str]().union(*(reads(s) for s in rest))
             asked |= {part.name for part in parts(condition) if isinstance(part, Var)}
             self.body(tuple(s for s in rest if s not in pointwise), inner, asked)
             with lines.block(

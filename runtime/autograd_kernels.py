@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-Attend = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""q, k and v → the result, and lse [B, H, NQ]."""
+Attend = Callable[[], tuple[Tensor, Tensor]]
+"""The result and lse [B, H, NQ] of an attention."""
 
 
 class Saved:
@@ -37,7 +37,7 @@ class _KernelBackward(torch.autograd.Function):
     def forward(
         ctx: Any, attend: Attend, backward: Backward, q: Tensor, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor]:
-        out, lse = attend(q, k, v)
+        out, lse = attend()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.gradients = backward
@@ -63,5 +63,5 @@ class _KernelBackward(torch.autograd.Function):
 def with_kernel_backward(
     attend: Attend, backward: Backward, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`attend(q, k, v)`, differentiable once in all three by `backward`."""
+    """`attend()`, differentiable once in q, k and v by `backward`."""
     return cast("tuple[Tensor, Tensor]", cast(Any, _KernelBackward).apply(attend, backward, q, k, v))

@@ -135,7 +135,11 @@ def kernels(
 
 
 def check_backward(
-    call: Call, form: Form = "split", tiles: tuple[Tile, Tile] | None = None, wanted: str = "QKV"
+    call: Call,
+    form: Form = "split",
+    tiles: tuple[Tile, Tile] | None = None,
+    wanted: str = "QKV",
+    target: str = "interpret",
 ) -> None:
     """Each attention's gradients may miss float64 by twice what autograd of their precision does, and rounding; that
     of the saved lse to float32 is relative to its size, and multiplies the weights of its row."""
@@ -148,7 +152,7 @@ def check_backward(
         own = alone(meaning, attention)
         exact, lse = dense(call, own, torch.float64)
         rough, _ = dense(call, own, q.dtype)
-        for name, value in kernels(call, own, form, tiles, wanted).items():
+        for name, value in kernels(call, own, form, tiles, wanted, target).items():
             assert value.dtype == q.dtype and value.shape == exact[name].shape
             limit = 2 * error(rough[name], exact[name]) + rounding(exact[name], q.dtype)
             limit += 4 * max(1.0, lse) * rounding(exact[name], torch.float32)

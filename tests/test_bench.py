@@ -13,7 +13,7 @@ from torch.nn.attention.flex_attention import flex_attention
 import attnlang
 from attnlang import bench_rivals
 from attnlang.bench import measure
-from attnlang.bench_rivals import NAMES, Absent, Problem, Ready, rival, tried
+from attnlang.bench_rivals import NAMES, Absent, Problem, Ready, rival
 from attnlang.bench_timing import FEWEST, Times, interleaved
 
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -126,8 +126,15 @@ def test_what_a_rival_raises_is_the_reason_why_it_is_absent() -> None:
         raise RuntimeError("\nno such thing\nand more")
 
     given = problem("causal.attn")
-    found = tried(Ready("sdpa", "", attend), (given.q, given.k, given.v))
-    assert found == Absent("sdpa", "it raised RuntimeError: no such thing")
+    for backward in (False, True):
+        broken = Ready("sdpa", "", attend)
+        found = measure(
+            ours(given), [broken], (given.q, given.k, given.v), backward=backward, most=3, seconds=0.01
+        )
+        assert [entry.name for entry in found.entries] == ["attnlang"]
+        assert found.absent == (Absent("sdpa", "it raised RuntimeError: no such thing"),)
+    with pytest.raises(RuntimeError, match="no such thing"):
+        measure(broken, [], (given.q, given.k, given.v))
 
 
 # --------------------------------------------------------------------------------------------------------- timing

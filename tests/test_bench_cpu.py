@@ -13,9 +13,11 @@ from cpp_kernels import needs_compiler
 from torch.nn.attention.flex_attention import flex_attention
 
 from attnlang.bench_rivals import Ready
+from attnlang.settings import override
 from benchmarks import cpu, cpu_bars, cpu_cases, cpu_first, cpu_load, cpu_overhead, cpu_page, cpu_passes
 from benchmarks.cpu_cases import CASES, inputs
 
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 TOKENS, HEADS = 1024, 2  # a square, and longer than the window
 SMALL = cpu_passes.Setting(target="eager", heads=HEADS, seconds=0.01, most=3, rivals=("sdpa", "eager"))
 
@@ -202,8 +204,18 @@ def test_a_quick_run_writes_its_results_with_machine_load_and_bars(
     assert (tmp_path / "cpu-quick.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "not measured  float32   full and causal" in capsys.readouterr().out
     text = cpu_page.results(data)
-    assert text.count("\n| causal | 256 | 64 | float32 |") == 2 and "GF/s" in text
+    assert text.count("\n| causal | 256 | 64 | float32 |") == 3 and "GF/s" in text
     assert text.count("| not measured |") == len(data["bars"])
+    assert "## One query" in text and "| one query | 512 | 64 | bfloat16 |" in text
+    shown = f"{data['accuracy'][0]['error']['eager']:.1e}"
+    assert f"| causal | 256 | 64 | float32 | {shown} | {shown} |" in text
+
+
+def test_without_a_compiler_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with override(compiler=str(tmp_path / "no-such-compiler")):
+        code = cpu.main(["--quick", "--only", "forward", "--output", str(tmp_path)])
+    assert code == 2 and "no-such-compiler" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_a_run_of_everything_is_called_cpu() -> None:

@@ -134,6 +134,27 @@ def test_names_that_mean_something_in_cpp(monkeypatch: pytest.MonkeyPatch) -> No
     check_call(pattern, q, k, v, auto=torch.tensor([1.0, 2.0]))
 
 
+BETWEEN = """pattern b():
+    tensor on[b, h, k]: bool
+    tensor column[b, h, k]
+    mask (h mod 2 == 0 or q > 3) and on[b, h, k]
+    score Q[q] @ K[k]
+    value V[k] * column[b, h, k]
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("isa", ISAS)
+def test_values_of_keys_that_are_computed_where_they_are_used(
+    isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed_for(monkeypatch, isa, 16, 48)
+    q, k, v = inputs(40, 50, H=2, D=24)
+    generator = torch.Generator().manual_seed(1)
+    on, column = torch.rand(1, 2, 50, generator=generator) > 0.5, torch.randn(1, 2, 50, generator=generator)
+    check_call(parse(BETWEEN), q, k, v, on=on, column=column)
+
+
 def text_of(pattern: Pattern, isa: str, special: Specialization) -> str:
     (kernel,) = kernels(pattern, special)
     return print_cpp(kernel, isa).text

@@ -35,8 +35,8 @@ def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Walk]]:
     made: list[Walk] = []
     make = execute_tilings._walk  # pyright: ignore[reportPrivateUsage]
 
-    def noted(*arguments: Any) -> Walk:
-        made.append(make(*arguments))
+    def noted(*arguments: Any, **named: Any) -> Walk:
+        made.append(make(*arguments, **named))
         return made[-1]
 
     monkeypatch.setattr(execute_tilings, "_walk", noted)

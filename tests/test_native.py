@@ -13,6 +13,7 @@ from torch.autograd import gradcheck
 import attnlang
 from attnlang import compiler, settings
 from attnlang.errors import AttnlangError, Diagnostic
+from attnlang.runtime import autograd
 from tests.catalogue import EXAMPLES
 from tests.kernel_calls import error, inputs, rounding
 
@@ -90,6 +91,57 @@ def test_tensors_that_ask_for_gradients_get_them_also_after_calls_without() -> N
     assert q.grad is not None and bool(q.grad.isfinite().all())
     with torch.no_grad():
         assert not CAUSAL(q, k, v, target="cpu").requires_grad
+
+
+def test_gradients_by_other_tensors_are_the_dense_evaluation_s() -> None:
+    pattern = attnlang.parse(
+        "pattern p():\n    tensor flags[n]: bool\n    tensor bias[h]\n    mask flags[k]\n"
+        "    score Q[q] @ K[k] * scale - bias[h] * abs(q - k)\n"
+    )
+    q, k, v = inputs(40, 40, H=2)
+    bias = torch.tensor([0.1, 0.2], requires_grad=True)
+    flags = torch.arange(40) % 3 > 0
+    pattern(q, k, v, flags=flags, bias=bias, target="cpu").sum().backward()
+    found, bias.grad = bias.grad, None
+    pattern.reference(q.double(), k.double(), v.double(), flags=flags, bias=bias).sum().backward()
+    assert found is not None and bias.grad is not None and error(found, bias.grad) < 1e-3
+
+
+@pytest.fixture
+def no_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients by dense evaluation are a failure."""
+
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError("the gradient is the dense evaluation's")
+
+    monkeypatch.setattr(autograd, "with_dense_backward", refuse)
+
+
+GRADIENTS: dict[str, tuple[int, dict[str, Any]]] = {
+    "causal": (150, {}),
+    "sliding_window": (150, {"window": 40}),
+    "softcap": (100, {}),
+    "document": (300, {"ids": torch.arange(300)[None] // 70}),
+    "neighborhood_2d": (400, {"height": 20, "width": 20}),
+    "dilated_window": (320, {"window": 8, "dilation": 8}),
+}
+
+
+@pytest.mark.parametrize("target", ("cpu", "interpret"))
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_come_from_kernels(name: str, target: str, no_dense: None) -> None:
+    length, arguments = GRADIENTS[name]
+    pattern = attnlang.load(EXAMPLES / f"{name}.attn")
+    given = [tensor.requires_grad_() for tensor in inputs(length, length, H=4, HK=2)]
+    out, lse = pattern(*given, **arguments, target=target, return_lse=True)
+    weights = torch.linspace(-1, 1, 16)
+    ((out * weights).sum() + lse.sum()).backward()
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    wanted, wanted_lse = pattern.reference(*exact, **arguments, return_lse=True)
+    ((wanted * weights.double()).sum() + wanted_lse.sum()).backward()
+    for own, other in zip(given, exact, strict=True):
+        assert own.grad is not None and other.grad is not None
+        assert error(own.grad, other.grad) < 3e-5
 
 
 def test_float64_is_computed_in_float64() -> None:

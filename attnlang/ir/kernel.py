@@ -131,7 +131,7 @@ class Assign:
 @dataclass(frozen=True)
 class Store:
     """Writes a tile to an argument at base + offset, in elements, where `mask` holds. `accumulate`: adds it to what is
-    there, safe against other programs that add at the same time."""
+    there, which no other program writes."""
 
     pointer: str
     base: Expr

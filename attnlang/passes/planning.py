@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from attnlang.ir.bounds import Facts, direction
-from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Op, Type, walk
+from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Op, walk
 from attnlang.ir.pattern import (
-    HK,
-    NK,
-    NQ,
     Attention,
-    B,
-    DType,
-    Expr,
-    H,
     Let,
-    Literal,
     Pattern,
-    Tensor,
-    TensorAxis,
 )  # fmt: skip
 from attnlang.ir.plan import Band, BranchPlan, Decision, Obstacle, Plan, Specialization, Tile, WalkKind
 from attnlang.ir.rewrite import conjunction
 from attnlang.ir.verify import verify
+from attnlang.passes.arguments import kernel_arguments
 from attnlang.passes.lower_attention import Arguments, lower_attention
 from attnlang.passes.lower_combine import lower_combine
 from attnlang.passes.lower_expr import padded
@@ -34,9 +25,6 @@ from attnlang.passes.verify_kernel import verify_kernel
 from attnlang.passes.widen import in_double
 from attnlang.targets import target_of
 
-BACKWARD = Decision(
-    "backward", "dense PyTorch", "there are no backward kernels yet; it saves the inputs", "kernels"
-)
 LISTED_ORDER = Decision(
     "order", "heavy tiles first", "rows of tiles stand by falling number of visited tiles", "as they stand"
 )
@@ -47,9 +35,11 @@ SPLIT = Decision(
     "one program each",
 )
 ALL_PAIRS = Decision(
-    "memory", "every pair of query and key", "dense PyTorch holds the scores and the weights"
+    "memory",
+    "every pair of query and key",
+    "dense PyTorch holds the scores and the weights",
+    "kernels, which hold tiles",
 )
-_STORED: dict[DType, Type] = {"float": "fp32", "int": "i32", "bool": "i1"}
 
 
 def make_plan(
@@ -95,9 +85,14 @@ def _kernels(
     facts = facts_of(pattern, specialization)
     attentions = [stage for stage in pattern.stages if isinstance(stage, Attention)]
     needed = _needed_tables(pattern, attentions)
-    arguments = _arguments(pattern, needed, specialization)
+    arguments = kernel_arguments(pattern, needed, specialization)
     decisions = [
-        Decision("algorithm", "online softmax", "softmax over keys; one pass, base 2, float32 accumulators")
+        Decision(
+            "algorithm",
+            "online softmax",
+            "softmax over keys; one pass, base 2, float32 accumulators",
+            "two passes over keys",
+        )
     ]
     branches: list[BranchPlan] = []
     walks = specialization.walks or ("ranges",) * len(attentions)
@@ -117,10 +112,16 @@ def _kernels(
         )
     if needed:
         names = ", ".join(let.name for let in needed)
-        decisions.append(Decision("tables", names, "looked up by the kernel, evaluated by PyTorch before it"))
+        decisions.append(
+            Decision(
+                "tables",
+                names,
+                "looked up by the kernel, evaluated by PyTorch before it",
+                "computed for every pair",
+            )
+        )
     if specialization.split:
         decisions.append(SPLIT)
-    decisions.append(BACKWARD)
     decisions += _specialized(specialization)
     combine = None if alone else pattern.output
     return Plan(pattern, specialization, "kernels", tuple(branches), needed, combine, (), tuple(decisions))
@@ -131,10 +132,14 @@ def _specialized(specialization: Specialization) -> list[Decision]:
     shaped = [f"{specialization.dtype}", f"D={specialization.head_dim}", f"DV={specialization.value_dim}"]
     shaped += [f"{name}={value}" for name, value in specialization.statics]
     offsets, span = ("64-bit", "at least") if specialization.wide else ("32-bit", "less than")
+    other = "32-bit, for smaller tensors" if specialization.wide else "64-bit, for larger tensors"
     whole = (
         [
             Decision(
-                "whole numbers", "64-bit", "sums and products of positions and parameters may leave 32 bits"
+                "whole numbers",
+                "64-bit",
+                "sums and products of positions and parameters may leave 32 bits",
+                "32-bit",
             )
         ]
         if specialization.long
@@ -147,7 +152,7 @@ def _specialized(specialization: Specialization) -> list[Decision]:
             ", ".join(shaped),
             "these shape the code; lengths, heads, strides and the rest do not",
         ),
-        Decision("offsets", f"{offsets} within a head", f"a head's rows span {span} 2^31 elements"),
+        Decision("offsets", f"{offsets} within a head", f"a head's rows span {span} 2^31 elements", other),
     ]
     for what, size in (("head size", specialization.head_dim), ("value size", specialization.value_dim)):
         if padded(size) != size:
@@ -231,6 +236,7 @@ def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decisio
             "key ranges",
             f"{len(found)} closed-form range(s) per query tile",
             "the predicate is affine in q and k",
+            "lists of tiles, made for each call",
         )
     else:
         ranges = Decision(
@@ -238,7 +244,11 @@ def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decisio
             f"{len(found)} closed-form range(s) per query tile, masked inside",
             "part of the predicate is not affine",
         )
-    order = Decision("order", "heavy tiles first", "later queries see more keys") if heavy_first else None
+    order = (
+        Decision("order", "heavy tiles first", "later queries see more keys", "as they stand")
+        if heavy_first
+        else None
+    )
     return [ranges, order] if order else [ranges]
 
 
@@ -255,33 +265,3 @@ def _needed_tables(pattern: Pattern, attentions: list[Attention]) -> tuple[Let, 
         ):
             read |= reads(expr) if expr is not None else set()
     return tuple(stage for stage in pattern.stages if isinstance(stage, Let) and stage.name in read)
-
-
-def _arguments(pattern: Pattern, tables: tuple[Let, ...], specialization: Specialization) -> Arguments:
-    types = dict(specialization.tensors)
-    stored: dict[DType, Type] = {**_STORED, "int": "i64" if specialization.long else "i32"}
-
-    def main(name: str, heads: Expr, length: Expr, features: Expr) -> tuple[Type, tuple[TensorAxis, ...]]:
-        sizes = (B, heads, length, features)
-        return types.get(name, specialization.dtype), tuple(TensorAxis("", size) for size in sizes)
-
-    head_size, value_size = Literal(specialization.head_dim), Literal(specialization.value_dim)
-    tensors: dict[str, tuple[Type, tuple[TensorAxis, ...]]] = {
-        "Q": main("Q", H, NQ, head_size),
-        "K": main("K", HK, NK, head_size),
-        "V": main("V", HK, NK, value_size),
-    }
-    for tensor in pattern.tensors:
-        tensors[tensor.name] = (types.get(tensor.name, _default(tensor, specialization)), tensor.axes)
-    for table in tables:
-        tensors[table.name] = (stored[table.dtype], tuple(TensorAxis(a.name, a.size) for a in table.axes))
-    scalars: dict[str, Type] = {"q_offset": "i32", "scale": "fp32"}
-    scalars |= {size.name: "i32" for size in (B, H, HK, NQ, NK)}
-    scalars |= {
-        p.name: stored[p.dtype] for p in pattern.parameters if p.name not in dict(specialization.statics)
-    }
-    return Arguments(tensors, scalars)
-
-
-def _default(tensor: Tensor, specialization: Specialization) -> Type:
-    return specialization.dtype if tensor.dtype == "float" else "i32" if tensor.dtype == "int" else "i1"

@@ -25,7 +25,7 @@ from attnlang.passes.classify import Tiles, classify
 from attnlang.passes.counting import tiles_of_ranges
 from attnlang.passes.order import Order, find_order
 from attnlang.passes.ranges import bands
-from attnlang.passes.tile_lists import Lists, lists
+from attnlang.passes.tile_lists import Lists, lists, transposed_lists
 
 Number = bool | int | float
 PARTIAL_COST = 1.15
@@ -51,8 +51,13 @@ class Tiling:
 
     @cached_property
     def lists(self) -> Lists:
-        """The visited tiles, for kernels."""
+        """For each tile of queries the tiles of keys that it visits."""
         return lists(self.tiles)
+
+    @cached_property
+    def transposed(self) -> Lists:
+        """For each tile of keys the tiles of queries that visit it."""
+        return transposed_lists(self.tiles)
 
     @property
     def classes(self) -> NDArray[np.int32]:
@@ -60,23 +65,15 @@ class Tiling:
         shape = (self.tiles.batch, self.tiles.heads)
         return np.ascontiguousarray(np.broadcast_to(self.tiles.classes, shape), np.int32)
 
-    @property
-    def row_tiles(self) -> int:
-        """Rows of tiles of each map."""
-        return self.lists.heavy.shape[1]
+    def numbers(self, made: Lists) -> dict[str, int]:
+        """The numbers that a kernel by some lists takes besides those of the call, by argument: tiles that programs
+        own, and in another order tiles that they walk over."""
+        own = made.heavy.shape[1]
+        both = len(self.tiles.maps[0].heights) + len(self.tiles.maps[0].widths)
+        return {"row_tiles": own, "key_tiles": both - own} if self.orders else {"row_tiles": own}
 
-    @property
-    def numbers(self) -> dict[str, int]:
-        """The numbers that kernels take besides those of the call, by argument."""
-        found = {"row_tiles": self.row_tiles}
-        return (
-            {**found, "key_tiles": len(self.orders[0].keys) // self.tiles.columns} if self.orders else found
-        )
-
-    @cached_property
-    def arrays(self) -> dict[str, NDArray[np.int32]]:
-        """What kernels read, flat, by argument; none is empty."""
-        made = self.lists
+    def arrays(self, made: Lists) -> dict[str, NDArray[np.int32]]:
+        """What a kernel by some lists reads, flat, by argument; none is empty."""
         found = dict(zip(LISTED, (self.classes, made.starts, made.columns, made.heavy), strict=True))
         if self.orders:
             sides = [[order.queries for order in self.orders], [order.keys for order in self.orders]]
@@ -85,8 +82,8 @@ class Tiling:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what kernels read."""
-        return sum(array.nbytes for array in self.arrays.values())
+        """Memory of what the forward kernel reads."""
+        return sum(array.nbytes for array in self.arrays(self.lists).values())
 
     def count(self, branch: str) -> TileCount:
         """Its tiles over all heads of a batch entry."""
@@ -161,6 +158,33 @@ def choose_tiling(
     return Tiling(
         walk, tiles, orders, (Decision("key ranges", choice, reason, "ranges, masked inside"), *decisions)
     )
+
+
+def tiling_like(
+    walk: WalkKind,
+    pattern: Pattern,
+    attention: Attention,
+    symbols: Mapping[str, Number],
+    tensors: Mapping[str, Any] | None,
+    rows: int,
+    columns: int,
+) -> Tiling:
+    """Lists of tiles of other sides for a walk that was chosen: what a backward pass reads."""
+    if walk == "ordered":
+        found = find_order(attention, symbols, tensors, rows, columns, pattern.stages)
+        if found is not None:
+            return Tiling(walk, found.tiles, found.orders, ())
+    tiles = classify(attention, symbols, tensors, rows, columns, stages=pattern.stages)
+    if walk != "ordered":
+        return Tiling(walk, tiles, (), ())
+    stored = Order(_as_stored(int(symbols["NQ"]), rows), _as_stored(int(symbols["NK"]), columns))
+    return Tiling(walk, tiles, (stored,) * len(tiles.maps), ())
+
+
+def _as_stored(length: int, side: int) -> NDArray[np.int32]:
+    """Tokens where they stand, with free places behind the last."""
+    places = np.arange(-(-length // side) * side, dtype=np.int32)
+    return np.where(places < length, places, -1).astype(np.int32)
 
 
 def _cost(counts: Counts) -> float:

@@ -245,14 +245,13 @@ INLINE doubles nearest(doubles x) {
   return (x < 0x1p51) & (x > -0x1p51) ? r : x;
 }
 
-INLINE floats exp2_series(floats x) {
-  // 2^x for |x| <= 1/2, relative error 2e-9 before rounding
+// (2^x - 1) / x for |x| <= 1/2, relative error 2e-9 before rounding
+INLINE floats exp2_slope(floats x) {
   floats r = 1.53533615e-4f * x + 1.33988750e-3f;
   r = r * x + 9.61843736e-3f;
   r = r * x + 5.55033247e-2f;
   r = r * x + 2.40226479e-1f;
-  r = r * x + 6.93147203e-1f;
-  return r * x + 1.0f;
+  return r * x + 6.93147203e-1f;
 }
 
 // x · 2^power for a whole power, in two steps, so that neither leaves the range too early
@@ -262,9 +261,10 @@ INLINE floats times_power(floats x, floats power) {
 }
 
 INLINE floats exp2(floats x) {
-  x = x < -160.0f ? -160.0f - floats{} : x > 130.0f ? 130.0f - floats{} : x;
+  x = maximum(spread(-160.0f), minimum(spread(130.0f), x));
   const floats whole = nearest(x);
-  return times_power(exp2_series(x - whole), whole);
+  const floats rest = x - whole;
+  return times_power(exp2_slope(rest) * rest + 1.0f, whole);
 }
 INLINE float exp2(float x) { return __builtin_exp2f(x); }
 INLINE double exp2(double x) { return __builtin_exp2(x); }
