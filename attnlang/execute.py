@@ -50,7 +50,7 @@ def prepared_call(pattern: Pattern, inputs: Inputs, target: str, want: frozenset
     if "weights" in want:
         raise NoKernel(None, pattern=pattern.name, target=target, reason="kernels do not keep the weights")
     specialization = specialization_of(pattern, inputs, target, want)
-    program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"]))
+    program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"], specialization.target))
     if not program.launches:
         raise NoKernel(None, pattern=pattern.name, target=target, reason=program.reason)
     return _with_lists(pattern, inputs, program, specialization)
@@ -77,7 +77,7 @@ def _with_lists(
     if any(walk.tiling for walk in walks):
         kinds = tuple(walk.tiling.walk if walk.tiling else "ranges" for walk in walks)
         specialization = replace(specialization, walks=kinds)
-        program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"]))
+        program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"], specialization.target))
     return Prepared(specialization, program, walks)
 
 

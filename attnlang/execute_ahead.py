@@ -98,7 +98,7 @@ def _compiled(name: str, source: KernelSource, target: str) -> AotKernel:
     from attnlang.runtime.triton_aot import AotKernel, aot_compile
 
     def build() -> Built:
-        kernel = aot_compile(source, target, divisible_by_16=_aligned(source))
+        kernel = aot_compile(source, target, divisible_by_16=aligned(source))
         numbers = {
             key: value for key, value in asdict(kernel).items() if key not in ("ptx", "cubin", "ttgir")
         }
@@ -110,7 +110,7 @@ def _compiled(name: str, source: KernelSource, target: str) -> AotKernel:
         }
         return files, {"pattern": name, "target": target, "kind": "machine code"}
 
-    parts = {"kind": "ahead", "source": source.digest, "aligned": sorted(_aligned(source)), "target": target}
+    parts = {"kind": "ahead", "source": source.digest, "aligned": sorted(aligned(source)), "target": target}
     entry = kernel_cache().get_or_build(content_key({**parts, **environment_parts(target)}), build)
     debug("cache", f"{source.name} for {target}: {entry.origin}")
     files = entry.files
@@ -119,6 +119,6 @@ def _compiled(name: str, source: KernelSource, target: str) -> AotKernel:
     return AotKernel(**numbers, ptx=ptx, ttgir=ttgir, cubin=files["kernel.cubin"])
 
 
-def _aligned(source: KernelSource) -> frozenset[str]:
+def aligned(source: KernelSource) -> frozenset[str]:
     """Pointers to tensors as PyTorch allocates them, and strides of rows: multiples of 16."""
     return frozenset(a.name for a in source.arguments if a.kind == "pointer" or "_stride_" in a.name)

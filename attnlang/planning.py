@@ -57,7 +57,7 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
     )  # fmt: skip
     read = _read_by_visibility(pattern)
     arrays = arrays_read(binding.tensors, read)
-    plan = plan_for(pattern, specialization, rows_class(sizes["NQ"]))
+    plan = plan_for(pattern, specialization, rows_class(sizes["NQ"], target))
     plan, visits = _tiles_of(pattern, plan, symbols, arrays)
     tiles = tuple(each.count for each in visits)
     listed = sum(each.index_bytes for each in visits)
@@ -133,7 +133,7 @@ def _tiles_of(
     tilings = tilings_of(pattern, specialization, sides, symbols, arrays)
     if any(tilings):
         walks = tuple(tiling.walk if tiling else "ranges" for tiling in tilings)
-        plan = plan_for(pattern, replace(specialization, walks=walks), rows_class(int(symbols["NQ"])))
+        plan = plan_for(pattern, replace(specialization, walks=walks), rows_class(int(symbols["NQ"]), specialization.target))
     visits: list[Visits] = []
     for branch, tiling in zip(plan.branches, tilings, strict=True):
         if tiling is None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from .printer import Lines
 
-AHEAD = 4096
-"""Bytes of a stream that are asked for before they are read."""
+AHEAD = 16
+"""Rows of a stream that are asked for before they are read."""
 MOST_SUMS = 8
 """Vectors of sums side by side."""
+
+_STEP = f"const int64_t step = {AHEAD} * ((const char*)row(1) - (const char*)row(0));"
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ def dots_text(shape: Dots) -> str:
     )
     with lines.block(f"INLINE void {shape.name}(const float* with, Row row, int64_t count, Done done) {{"):
         steps = range(0, shape.length, shape.lanes)
+        lines.add(_STEP)
         lines.add(f"const floats {', '.join(f'w{x} = load(with + {x})' for x in steps)};")
         with lines.block("for (int64_t n = 0; n < count; n += LANES) {"):
             for lane in lanes:
-                fetched = f"ahead(from, {shape.length})"
                 lines.add(f"floats r{lane};")
                 sums = " + ".join(f"load(from + {x}) * w{x}" for x in steps)
-                lines.add(f"{{ const auto* from = row(n + {lane}); {fetched}; r{lane} = {sums}; }}")
+                lines.add(f"{{ const auto* from = row(n + {lane}); ahead(from, step, {shape.length}); r{lane} = {sums}; }}")
                 bit = 1
                 while (lane + 1) % (2 * bit) == 0:
                     lines.add(f"r{lane + 1 - 2 * bit} = folded_{bit}(r{lane + 1 - 2 * bit}, r{lane + 1 - bit});")
@@ -80,11 +82,11 @@ def weighted_text(shape: Weighted) -> str:
     with lines.block(f"INLINE void {shape.name}({head}) {{"):
         for half in "st":
             lines.add(f"floats {', '.join(f'{half}{i}{{}}' for i in range(shape.across))};")
-        lines.add("int64_t n = 0;")
+        lines.add(_STEP, "int64_t n = 0;")
         with lines.block("for (; n + 1 < count; n += 2) {"):
             for half, place in (("s", "n"), ("t", "n + 1")):
                 lines.add(f"{{ const auto* from = row({place}) + first; const float b = weights[{place}];")
-                lines.add(f"  ahead(from, {width});")
+                lines.add(f"  ahead(from, step, {width});")
                 sums = " ".join(f"{half}{i} += b * load(from + {i * shape.lanes});" for i in range(shape.across))
                 lines.add(f"  {sums} }}")
         lines.add("}")

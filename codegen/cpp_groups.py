@@ -129,10 +129,12 @@ def _whole(value: Expr) -> frozenset[str]:
     return frozenset(x.name for x in (value.left, value.right) if isinstance(x, Var))
 
 
-def is_lazy(statement: Statement, lane: str) -> bool:
+def is_lazy(statement: Statement, lane: str, changing: frozenset[str]) -> bool:
     """Whether a value is cheap and free of the lanes of a vector: it is computed where it is used."""
     match statement:
-        case Assign(_, Op() | Lanes() | Full() as value) if len(value.shape) == 1 and lane not in value.shape:
+        case Assign(name, Op() | Lanes() | Full() as value) if (
+            len(value.shape) == 1 and lane not in value.shape and name not in changing
+        ):
             return not any(isinstance(part, Load | Dot | Fold) for part in parts(value))
         case _:
             return False

@@ -324,6 +324,16 @@ INLINE void settle() { asm volatile("" : : : "memory"); }
 // holds a vector in its register, where it would be loaded again for each use
 INLINE void keep(ints& x) { asm("" : "+v"(x)); }
 """,
+    "ahead": """\
+// asks for the memory of a row that will be read soon
+template <class T> INLINE void ahead(const T* from, int64_t step, int64_t length) {
+  for (int64_t place = 0; place < length * (int64_t)sizeof(T); place += 64)
+    __builtin_prefetch((const char*)from + step + place);
+}
+""",
+    "folded": """\
+@folds@
+""",
     "dot2": """\
 // sum + x · y of the pairs of each lane
 INLINE floats dot2(floats sum, ints x, ints y) {
@@ -424,6 +434,7 @@ def _transposition(lanes: int) -> dict[str, str]:
     """The parts of `transpose`, `pack` and `unpack` that name every register."""
     rows, bits = range(lanes), [1 << bit for bit in range(lanes.bit_length() - 1)]
     exchanges: list[str] = []
+    folds: list[str] = []
     calls: list[str] = []
     for bit in bits:
         low = ", ".join(str(lanes + j - bit if j & bit else j) for j in rows)
@@ -434,9 +445,14 @@ def _transposition(lanes: int) -> dict[str, str]:
             f"  b = __builtin_shuffle(a, b, ints{{{high}}});\n"
             "  a = c;\n}"
         )
+        folds.append(
+            f"INLINE floats folded_{bit}(floats a, floats b) {{\n"
+            f"  return __builtin_shuffle(a, b, ints{{{low}}}) + __builtin_shuffle(a, b, ints{{{high}}});\n}}"
+        )
         calls.append("  " + " ".join(f"exchange_{bit}(r{i}, r{i | bit});" for i in rows if not i & bit))
     return {
         "@exchanges@": "\n".join(exchanges),
+        "@folds@": "\n".join(["// sums of two vectors in alternate lanes", *folds]),
         "@references@": ", ".join(f"floats& r{i}" for i in rows),
         "@steps_of_transpose@": "\n".join(calls),
         "@registers@": ", ".join(f"r{i}" for i in rows),
@@ -456,6 +472,7 @@ def _transposition(lanes: int) -> dict[str, str]:
 def _called(text: str, pieces: Mapping[str, str]) -> list[str]:
     """The pieces that define what a text calls, in the order of the table."""
     names = set(re.findall(r"\b(\w+)(?=[(<])", text)) | ({"across"} if "across_" in text else set())
+    names |= {"folded"} if "folded_" in text else set()
     aliases = {"float_of": "bits_of", "pair_at": "interleave", "choose_by": "flags_of", "settle": "in_memory"}
     found = {aliases.get(name, name) for name in names} & set(pieces)
     found |= {other for name in found for other in NEEDS.get(name, ())}

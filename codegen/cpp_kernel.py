@@ -6,6 +6,7 @@ from attnlang.artifact import Argument, KernelSource
 from attnlang.ir.kernel import Kernel, names
 
 from .banner import banner
+from .cpp_few import Dots, dots_text, weighted_text
 from .cpp_helpers import helpers
 from .cpp_isa import ISAS
 from .cpp_layout import Layout
@@ -58,6 +59,9 @@ def print_cpp(kernel: Kernel, isa: str) -> KernelSource:
             head.add("alignas(64) static const char zeros[4096] = {};")
     tiles = [rows_text(shape) for shape in printer.products.rows] + [
         columns_text(shape) for shape in printer.products.columns
+    ]
+    tiles += [
+        dots_text(shape) if isinstance(shape, Dots) else weighted_text(shape) for shape in printer.products.few
     ]
     body = head.text() + lines.text() + "}\n"
     rest = "\n".join([*tiles, body])

@@ -25,16 +25,16 @@ from attnlang.ir.kernel import (
 from .cpp_isa import Isa
 from .cpp_normal import Normal, exact_lengths, parts, reads
 
-Kind = OneOf["float", "double", "bfloat", "loops"]
+Kind = OneOf["float", "double", "bfloat", "dots", "weighted", "loops"]
 
 
 @dataclass(frozen=True)
 class Product:
     """A matrix product: `packed` is the operand whose lanes fill vectors, `rows` the one that is read number by number.
 
-    `along`: the sum runs along the rows (else over them). `lane`: the dimension of the result along the vectors; one
-    that sums over the lanes of all other values is `crossed` and has vectors of features. `kind` "loops": no register
-    tile fits its dimensions.
+    `along`: the sum runs along the rows (else over them). `crossed`: it runs over what are lanes elsewhere, and vectors
+    lie along the features of `packed`. `kind` "dots" and "weighted": of a few rows with a stream (cpp_few); "loops": no
+    register tile fits its dimensions.
     """
 
     packed: str
@@ -42,12 +42,7 @@ class Product:
     over: str
     along: bool
     kind: Kind
-    lane: str
-
-    @property
-    def crossed(self) -> bool:
-        """Whether it sums over what are lanes elsewhere: both operands are read the other way round."""
-        return self.over == self.rows_lane and self.kind != "loops"
+    crossed: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,12 @@ class Layout:
         self.kernel, self.isa = kernel, isa
         self.sizes = exact_lengths(kernel)
         self.body = Normal(kernel, self.sizes).statements(kernel.body)
-        self.lane = _lane(self.body)
         self.assigned = self._assignments()
+        self.lane = _lane(self.body)
+        self.few = self.lane == "M" and self.sizes["M"] % (isa.bytes // 4) != 0
+        if self.few:
+            self.lane = "N"
+        self.changing = self._changing()
         wide = any(
             value.type == "fp64" and value.shape for values in self.assigned.values() for value in values
         )
@@ -83,9 +82,11 @@ class Layout:
         self.paired = {
             name
             for product in self.products.values()
-            if product.kind == "bfloat"
+            if product.kind == "bfloat" and not product.crossed
             for name in (product.packed, *(() if product.along else (product.rows,)))
         }
+        self.crossed = {p.packed: p for p in self.products.values() if p.crossed}
+        self.narrowed = {p.rows for p in self.products.values() if p.crossed and p.kind == "bfloat"}
 
     def _assignments(self) -> dict[str, list[Expr]]:
         found: dict[str, list[Expr]] = {}
@@ -93,6 +94,23 @@ class Layout:
             if isinstance(statement, Assign):
                 found.setdefault(statement.name, []).append(statement.value)
         return found
+
+    def _changing(self) -> frozenset[str]:
+        """Names that are assigned again, those of folds, and those that read such names."""
+        found = {
+            name
+            for name, values in self.assigned.items()
+            if len(values) > 1 or isinstance(values[0], Fold | Dot)
+        }
+        while True:
+            more = {
+                name
+                for name, values in self.assigned.items()
+                if any(isinstance(part, Var) and part.name in found for value in values for part in parts(value))
+            }
+            if more <= found:
+                return frozenset(found)
+            found |= more
 
     def _uses(self) -> tuple[set[str], set[str]]:
         """Names that are operands of products, and names that are read otherwise."""
@@ -131,13 +149,20 @@ class Layout:
         return first
 
     def _direct(self, value: Expr) -> Direct | None:
-        if not isinstance(value, Load) or len(value.shape) != 2 or self.lane in value.shape:
+        if not isinstance(value, Load) or len(value.shape) != 2:
             return None
         row, column = value.shape
+        if self.lane in value.shape and not (self.few and row == self.lane and self._streams(value, column)):
+            return None
         if value.other != 0 or (value.mask is not None and column in value.mask.shape):
             return None
         offset, unit = without_unit(value.offset, column)
         return Direct(value, offset, row, column) if unit else None
+
+    def _streams(self, load: Load, column: str) -> bool:
+        """Whether a tile's rows can be read vector by vector, as float."""
+        whole = self.sizes[column] % self.lanes == 0 and self.lanes * 4 == self.isa.bytes
+        return whole and load.type in ("fp32", "fp16", "bf16")
 
     def direct_of(self, load: Load) -> Direct:
         """The same for one load of such a tile."""
@@ -148,9 +173,13 @@ class Layout:
     def _product(self, dot: Dot) -> Product:
         left, right = dot.left, dot.right
         assert isinstance(left, Var) and isinstance(right, Var)
+        if self.few and (stream := self._stream(dot, left, right)) is not None:
+            return stream
+        if dot.over == self.lane:
+            return self._crossed(dot, left, right)
         packed, rows = (left, right) if self.lane in left.shape else (right, left)
         fits = self.lane in packed.shape and self.lane not in rows.shape and len(rows.shape) == 2
-        fits = fits and len(packed.shape) == 2 and dot.over != self.lane
+        fits = fits and len(packed.shape) == 2
         along = dot.over == rows.shape[-1]
         kind: Kind = "loops"
         if fits:
@@ -161,6 +190,53 @@ class Layout:
                 whole = self.sizes[rows.shape[-1]] % 2 == 0
                 kind = "bfloat" if whole or not along else "float"
         return Product(packed.name, rows.name, dot.over, along, kind)
+
+    def _stream(self, dot: Dot, left: Var, right: Var) -> Product | None:
+        """A product of a few rows with a tile whose rows can be read where they lie."""
+        if dot.type != "fp32" or len(left.shape) != 2 or self.direct(right.name) is None:
+            return None
+        if dot.over == self.lane == left.shape[-1]:
+            return Product(left.name, right.name, dot.over, False, "weighted")
+        if self.lane in dot.shape and self.direct(left.name) is not None:
+            return Product(right.name, left.name, dot.over, True, "dots")
+        return None
+
+    def _crossed(self, dot: Dot, left: Var, right: Var) -> Product:
+        """A product over the lanes: the tile of pairs is read by rows, and the other one has features as lanes."""
+        packed, rows = (left, right) if dot.shape[-1] in left.shape else (right, left)
+        fits = len(packed.shape) == len(rows.shape) == 2 and dot.shape[-1] not in DIMENSION_ORDER
+        if not fits or dot.accumulator is not None:
+            return Product(packed.name, rows.name, dot.over, True, "loops")
+        kind: Kind = "double" if dot.type == "fp64" else "float"
+        loads = self.assigned.get(packed.name, [])
+        if packed.type == "bf16" and self.isa.bf16 and self.lanes == 16 and loads:
+            kind = "bfloat" if all(self.turned(Assign(packed.name, x)) is not None for x in loads) else kind
+        return Product(packed.name, rows.name, dot.over, True, kind, crossed=True)
+
+    def turned(self, statement: Statement) -> Expr | None:
+        """The offset of each row, where whole rows are loaded into a tile of lanes, or stored from one."""
+        match statement:
+            case Assign(_, Load(_, _, offset, kind, (_, _) as shape, None, _)):
+                pass
+            case Store(_, _, offset, value, mask, False) if len(value.shape) == 2:
+                kind, shape = value.type, value.shape
+                if mask is not None and set(mask.shape) - {self.lane}:
+                    return None
+            case _:
+                return None
+        columns = [dim for dim in shape if dim != self.lane]
+        if kind not in ("fp32", "fp16", "bf16") or len(columns) != 1 or columns[0] in DIMENSION_ORDER:
+            return None
+        if self.lanes * 4 != self.isa.bytes:
+            return None
+        rest, unit = without_unit(offset, columns[0])
+        return rest if unit and set(rest.shape) <= {self.lane} else None
+
+    def width(self, dim: str) -> int:
+        """The length of a row of lanes along a dimension: whole vectors, an even number of them or one."""
+        vectors = -(-self.sizes[dim] // self.lanes)
+        odd = dim != self.lane and vectors > 1 and vectors % 2
+        return (vectors + bool(odd)) * self.lanes
 
 
 def _key(dot: Dot) -> tuple[str, str, str]:

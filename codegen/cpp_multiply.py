@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from attnlang.ir.kernel import Assign, Dot, Fold, Op, Type, Var
 
+from .cpp_crossed import Crossed
 from .cpp_groups import Pass
 from .cpp_layout import Product
 from .cpp_page import Page, Work, neutral
@@ -22,6 +23,7 @@ class Products:
         self.lines, self.layout, self.memory = page.lines, page.layout, page.memory
         self.lane, self.sizes = page.lane, page.sizes
         self.tiles = tiles
+        self.crossed = Crossed(page)
         self.rows: dict[Shape, None] = {}
         self.columns: dict[Shape, None] = {}
 
@@ -36,14 +38,15 @@ class Products:
         if product.kind == "loops":
             self._product_by_loops(statement, dot, scene)
             return
-        (column,) = (dim for dim in dot.shape if dim != self.lane)
-        bfloat = product.kind == "bfloat"
         inner = scene.inside()
+        inner.lane = lane = dot.shape[-1] if product.crossed else self.lane
+        (column,) = (dim for dim in dot.shape if dim != lane)
+        bfloat = product.kind == "bfloat"
         folds = self._row_folds(group, inner)
         done, isa = self.page.fresh(f"take_{scene.name(statement.name)}"), self.layout.isa
         self.page.taken.discard(done)
         kind = "doubles" if product.kind == "double" else "floats"
-        head = f"const auto {done} = [&](int64_t in_{column}, int64_t in_{self.lane}, {kind} sum) INLINED {{"
+        head = f"const auto {done} = [&](int64_t in_{column}, int64_t in_{lane}, {kind} sum) INLINED {{"
         with self.lines.block(head):
             shown = "sum"
             if dot.accumulator is not None:
@@ -57,12 +60,17 @@ class Products:
                 inner.locals[statement.name] = name
                 self.page.point(group, inner, folds)
         self.lines.add("};")
-        width, vectors = self.sizes[self.lane], self.sizes[self.lane] // self.layout.lanes
+        width = self.layout.width(lane)
+        vectors = width // self.layout.lanes
         across = next(n for n in (isa.across, 2, 1) if n <= isa.across and vectors % n == 0)
         down = isa.tile_down(across) * (2 if bfloat and product.along else 3) // 3
         shape = Shape(product.kind, across, down, self.layout.lanes)
-        packed = scene.tiles[f"{product.packed} pairs" if bfloat else product.packed].array
-        row = self._row(product, scene)
+        if product.crossed:
+            packed = self.crossed.packed(product.packed, scene)
+            row = self.crossed.row(product.rows, column, down, scene)
+        else:
+            packed = scene.tiles[f"{product.packed} pairs" if bfloat else product.packed].array
+            row = self._row(product, scene)
         length = self._length(product.over, bfloat, scene)
         if product.along:
             self.rows[shape] = None

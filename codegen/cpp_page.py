@@ -8,10 +8,10 @@ from typing import assert_never
 from attnlang.ir.kernel import Assign, Dot, Expr, Fold, Loop, Remark, Store, Type, Var
 
 from .cpp_groups import Pass
-from .cpp_layout import Layout
+from .cpp_layout import Layout, without_unit
 from .cpp_normal import parts
 from .cpp_points import Scene, Tile, constant
-from .ops import CPP_NUMBERS, CPP_VECTORS
+from .ops import CPP_NUMBERS, CPP_VECTORS, SUM
 from .printer import Lines
 
 NEUTRAL: dict[str, float] = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
@@ -140,8 +140,8 @@ class Page:
         if not statement.value.shape:
             return
         tile = scene.tiles[statement.name]
-        if self.lane in tile.shape:
-            self.lines.add(f"store({tile.array} + {scene.at(tile)}, {shown});")
+        if scene.lane in tile.shape:
+            self.lines.add(self._vector_to(f"{tile.array} + {scene.at(tile)}", shown, scene))
         else:
             self.lines.add(f"{tile.array}[{scene.at(tile)}] = {shown};")
 
@@ -153,7 +153,8 @@ class Page:
                     value = scene.lazy[part.name]
                     self.lazies((value,), scene)
                     shown = scene.name(part.name)
-                    self.lines.add(f"const {CPP_NUMBERS[part.type]} {shown} = {scene.text(value)};")
+                    kind = (CPP_VECTORS if scene.is_vector(value) else CPP_NUMBERS)[part.type]
+                    self.lines.add(f"const {kind} {shown} = {scene.text(value)};")
                     scene.locals[part.name] = shown
 
     def point(self, group: Pass, scene: Scene, folds: dict[str, str] | None = None) -> None:
@@ -199,6 +200,11 @@ class Page:
     def store(self, store: Store, scene: Scene) -> None:
         """Writes to a tensor at this point."""
         place = scene.address(store.pointer, store.base)
+        if scene.lane != self.lane and store.accumulate:
+            guard = "" if store.mask is None else f"if ({scene.text(store.mask)}) "
+            row = f"{place} + {scene.tight(without_unit(store.offset, scene.lane)[0], SUM)} + in_{scene.lane}"
+            self.lines.add(guard + self._vector_to(row, scene.vector(store.value), scene, "add"))
+            return
         if scene.is_vector(store.value) or scene.is_vector(store.offset):
             mask = "spread(true)" if store.mask is None else scene.vector(store.mask)
             shown = f"{scene.vector(store.offset)}, {scene.vector(store.value)}, {mask}"
@@ -208,6 +214,21 @@ class Page:
         element, value = f"({place})[{scene.text(store.offset)}]", scene.text(store.value)
         call = f"add_to({element}, {value})" if store.accumulate else f"narrow({value}, {element})"
         self.lines.add(f"{guard}{call};")
+
+    def _vector_to(self, place: str, value: str, scene: Scene, call: str = "put") -> str:
+        """Lanes written to a row of them, which may end before the vector does."""
+        size = self.sizes[scene.lane]
+        if size % self.layout.lanes:
+            return f"{call}_row({place}, {value}, {size} - in_{scene.lane});"
+        return f"store({place}, {f'load({place}) + ' if call == 'add' else ''}{value});"
+
+    def offsets(self, offset: Expr, name: str, scene: Scene) -> str:
+        """An array of the offsets of rows."""
+        array = self.array(scene, name, "_at")
+        self.lines.add(f"alignas(64) {CPP_NUMBERS[offset.type]} {array}[{self.sizes[self.lane]}];")
+        head = f"for (int64_t in_{self.lane} = 0; {self.step(self.lane)})"
+        self.lines.add(f"{head} store({array} + in_{self.lane}, {scene.vector(offset)});")
+        return array
 
     def array(self, scene: Scene, name: str, end: str) -> str:
         """The name of an array that stands for a value."""

@@ -34,7 +34,7 @@ class Printer:
         """The statements of one body; names `after` are read behind it."""
         outer = frozenset(scene.tiles) | after
         for statement in statements:
-            if isinstance(statement, Assign) and is_lazy(statement, self.lane):
+            if isinstance(statement, Assign) and is_lazy(statement, self.lane, self.layout.changing):
                 scene.lazy[statement.name] = statement.value
         busy = tuple(s for s in statements if not (isinstance(s, Assign) and s.name in scene.lazy))
         groups = passes(busy, scene.lazy)
@@ -113,7 +113,8 @@ class Printer:
         with self.lines.block(head):
             body = loop.body
             stream = "N" if self.lane == "M" else "M"
-            asked = visible(body, ("M", "N"), stream) if loop.pipelined else None
+            listed = loop.pipelined and not self.layout.few
+            asked = visible(body, ("M", "N"), stream) if listed else None
             if asked is not None and stream in asked.cheap.shape:
                 body = self._leave_out(asked, body, stream, inner)
             self.body(body, inner)
@@ -182,7 +183,7 @@ class Printer:
         rows = [s for s in group.statements if isinstance(s, Assign) and self.layout.direct(s.name)]
         for statement in rows:
             self.tiles.point_at_rows(statement, scene)
-        turned = [s for s in group.statements if self.tiles.turned(s) is not None]
+        turned = [s for s in group.statements if self.layout.turned(s) is not None]
         rest = [s for s in group.statements if s not in rows and s not in turned]
         for statement in turned:
             if isinstance(statement, Assign) and not self.tiles.pack_pairs(statement, scene):
@@ -208,7 +209,7 @@ class Printer:
                 self.page.declare(statement, work, scene)
         products = group.products
         fused = products[-1] if products and self.lane not in over else None
-        if fused is not None and self.products.product_of(fused).kind == "loops":
+        if fused is not None and not self._takes_all(fused, group, scene):
             fused = None
         for statement in products:
             if statement is not fused:
@@ -229,6 +230,13 @@ class Printer:
                 and statement is not pairing
             ):
                 self.tiles.pairs(statement, scene)
+
+    def _takes_all(self, statement: Assign, group: Pass, scene: Scene) -> bool:
+        """Whether a product can be followed by the rest of its pass while its sums are in registers."""
+        product = self.products.product_of(statement)
+        if not product.crossed:
+            return product.kind != "loops"
+        return self.products.crossed.takes(group, statement.value.shape[-1], scene)
 
     def _is_kept(self, statement: Assign, work: Work, scene: Scene) -> bool:
         """Whether a value must be in memory: others read it, or it is a fold's."""

@@ -22,7 +22,7 @@ class Tiles:
     def pairing(self, group: Pass, over: list[str]) -> Assign | None:
         """The value of a pass that is wanted in pairs, if the pass can make them as it goes."""
         wanted = [s for s in group.statements if isinstance(s, Assign) and s.name in self.layout.paired]
-        if len(wanted) != 1 or group.products or set(over) - (set(group.dims) - {self.lane}):
+        if len(wanted) != 1 or wanted[0].name in self.layout.narrowed or group.products or set(over) - (set(group.dims) - {self.lane}):
             return None
         return wanted[0] if len(group.dims) == 2 and wanted[0].value.shape == group.dims else None
 
@@ -51,37 +51,10 @@ class Tiles:
                 self.page.keep(fold, inner.name(fold.name), inner)
         self.lines.add("}")
 
-    def turned(self, statement: Statement) -> Expr | None:
-        """The offset of each row, where whole rows are loaded into a tile of lanes, or stored from one."""
-        match statement:
-            case Assign(_, Load(_, _, offset, kind, (_, _) as shape, None, _)):
-                pass
-            case Store(_, _, offset, value, mask, False) if len(value.shape) == 2:
-                kind, shape = value.type, value.shape
-                if mask is not None and set(mask.shape) - {self.lane}:
-                    return None
-            case _:
-                return None
-        columns = [dim for dim in shape if dim != self.lane]
-        if kind not in ("fp32", "fp16", "bf16") or len(columns) != 1 or columns[0] in ("M", "N"):
-            return None
-        if self.layout.lanes * 4 != self.layout.isa.bytes:
-            return None
-        rest, unit = without_unit(offset, columns[0])
-        return rest if unit and set(rest.shape) <= {self.lane} else None
-
-    def _offsets(self, offset: Expr, name: str, scene: Scene) -> str:
-        """An array of the offsets of rows."""
-        array = self.page.array(scene, name, "_at")
-        self.lines.add(f"alignas(64) {CPP_NUMBERS[offset.type]} {array}[{self.sizes[self.lane]}];")
-        head = f"for (int64_t in_{self.lane} = 0; {self.page.step(self.lane)})"
-        self.lines.add(f"{head} store({array} + in_{self.lane}, {scene.vector(offset)});")
-        return array
-
     def pack(self, statement: Assign, scene: Scene) -> None:
-        load, offset = statement.value, self.turned(statement)
+        load, offset = statement.value, self.layout.turned(statement)
         assert isinstance(load, Load) and offset is not None
-        array, tile = self._offsets(offset, statement.name, scene), scene.tiles[statement.name]
+        array, tile = self.page.offsets(offset, statement.name, scene), scene.tiles[statement.name]
         (column,) = (dim for dim in load.shape if dim != self.lane)
         place = scene.address(load.pointer, load.base)
         self.lines.add(
@@ -90,7 +63,7 @@ class Tiles:
 
     def pack_pairs(self, statement: Assign, scene: Scene) -> bool:
         """The same in pairs of bfloat, if nothing else is wanted of it."""
-        load, offset = statement.value, self.turned(statement)
+        load, offset = statement.value, self.layout.turned(statement)
         assert isinstance(load, Load) and offset is not None
         (column,) = (dim for dim in load.shape if dim != self.lane)
         name, length = statement.name, self.sizes[column]
@@ -99,13 +72,13 @@ class Tiles:
         products = self.layout.products.values()
         if any(p.kind != "bfloat" for p in products if name in (p.packed, p.rows)):
             return False
-        array, place = self._offsets(offset, name, scene), scene.address(load.pointer, load.base)
+        array, place = self.page.offsets(offset, name, scene), scene.address(load.pointer, load.base)
         pairs = self.pairs_of(statement, scene).array
         self.lines.add(f"pack_pairs({pairs}, {self.sizes[self.lane]}, {place}, {array}, {length // 2});")
         return True
 
     def unpack(self, store: Store, scene: Scene) -> None:
-        offset, value = self.turned(store), store.value
+        offset, value = self.layout.turned(store), store.value
         assert offset is not None
         (column,) = (dim for dim in value.shape if dim != self.lane)
         name = self.page.fresh(f"{store.pointer}_rows")
@@ -116,7 +89,7 @@ class Tiles:
         )
         self.page.declare(whole, Work(Pass(value.shape), frozenset()), inner)
         self.page.nest(Pass(value.shape, [whole]), Work(Pass(value.shape), frozenset()), inner)
-        array = self._offsets(offset, name, inner)
+        array = self.page.offsets(offset, name, inner)
         where = self.page.array(inner, name, "_exist")
         mask = "spread(true)" if store.mask is None else inner.vector(store.mask)
         self.lines.add(f"alignas(64) int32_t {where}[{width}];")

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("triton")
 
 from attnlang import load
-from attnlang.execute_ahead import _aligned
+from attnlang.execute_ahead import aligned
 from attnlang.execute_backward import Wanted, backward_program
 from attnlang.ir.plan import Specialization
 from attnlang.runtime.triton_aot import aot_compile
@@ -33,6 +33,6 @@ def test_no_loop_spills(name: str, target: str, size: int) -> None:
     (launches,) = program.values()
     assert [launch.over for launch in launches] == ["NQ", "NQ", "NK"]
     for launch in launches:
-        kernel = aot_compile(launch.source, target, divisible_by_16=_aligned(launch.source))
+        kernel = aot_compile(launch.source, target, divisible_by_16=aligned(launch.source))
         assert kernel.problems() == [] and kernel.hot_loop_spills == 0
         assert (kernel.wgmma_count > 0) == (target == "cuda:90" and launch is not launches[0])

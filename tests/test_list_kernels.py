@@ -11,7 +11,9 @@ import torch
 
 import attnlang
 from attnlang import execute_tilings
+from attnlang.execute import prepared_call
 from attnlang.execute_tilings import Walk
+from attnlang.ir.interpret import Inputs
 from attnlang.passes import tiling
 from attnlang.passes.boxes_map import Plain, TileMap
 from attnlang.passes.boxes_runs import PARTIAL
@@ -182,3 +184,34 @@ def test_heads_and_batch_entries_have_lists_of_their_own(always: list[Walk]) -> 
     chosen = always[0].tiling
     assert chosen is not None and chosen.classes.shape == (2, 4)
     assert len(chosen.tiles.maps) == 6
+
+
+def test_lengths_and_parameters_make_no_new_kernel(always: list[Walk]) -> None:
+    pattern = attnlang.parse(
+        "pattern p(window: int = 4, dilation: int = 2, cap: float = 2.0):\n    tensor ids[b, n]: int\n"
+        "    mask k <= q and ids[b, q] == ids[b, k]\n"
+        "    sparsity q - k < window and (q - k) mod dilation == 0\n"
+        "    score tanh(Q[q] @ K[k] * scale) * cap\n"
+    )
+    ranges = [*range(130, 150)]
+    programs: set[int] = set()
+    for place, length in enumerate(ranges):
+        q, k, v = inputs(length, length)
+        numbers = {"window": 8 + place % 10, "cap": 1.0 + place % 5}
+        given = call_of(pattern, q, k, v, torch.arange(length)[None] // 40, numbers)
+        found = prepared_call(pattern.ir, given, "cuda:90", frozenset(("out",)))
+        programs |= {id(launch.source) for launch in found.program.launches}
+    assert len(always) == len(ranges) and len(programs) <= 2  # in the natural order, or in another
+
+
+def call_of(
+    pattern: attnlang.Pattern,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    ids: torch.Tensor,
+    numbers: Any,
+) -> Inputs:
+    """The call as the driver hands it on."""
+    sizes = {"B": 1, "H": 1, "HK": 1, "NQ": q.shape[2], "NK": k.shape[2], "D": 16, "DV": 16}
+    return Inputs(q, k, v, sizes, {"q_offset": 0, "scale": 0.25, "dilation": 2, **numbers}, {"ids": ids})

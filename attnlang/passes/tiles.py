@@ -33,14 +33,17 @@ class PairWork:
 def choose_tile(
     target: Target, dtype: str, features: int, rows_limit: int, pairs: PairWork, exact: bool, listed: bool
 ) -> tuple[Tile, Decision]:
-    """The tile for the longer of the padded feature lengths. `rows_limit`: the class of the number of queries (16, 32,
-    64 or 128); `pairs`: the work for every pair of query and key; `exact`: ranges say all that the predicate says, so
+    """The tile for the longer of the padded feature lengths. `rows_limit`: the class of the number of queries (1, 16,
+    32, 64 or 128); `pairs`: the work for every pair of query and key; `exact`: ranges say all that the predicate says, so
     that few tiles are masked; `listed`: the kernel reads its tiles from lists."""
     if target.name == "interpret":
         tile = Tile(min(rows_limit, 32), 32, 4, 1)
         return tile, _decision(
             tile, "small, so that the interpreter shows tails and borders at short lengths"
         )
+    if target.kind == "cpu" and rows_limit == 1:
+        tile = Tile(1, 256, 1, 1)
+        return tile, _decision(tile, "one query: vectors of keys, and keys and values that stream by")
     if target.kind == "cpu":
         tile = Tile(min(rows_limit, 64), 192 if features <= 128 else 96, 1, 1)
         return tile, _decision(tile, "vectors of queries, and keys and values that stay in the cache")
@@ -71,6 +74,8 @@ def _decision(tile: Tile, reason: str) -> Decision:
     return Decision("tile", choice, reason)
 
 
-def rows_class(queries: int) -> int:
-    """The class of a number of queries, of which the tile is a function."""
+def rows_class(queries: int, target: str) -> int:
+    """The class of a number of queries, of which the tile is a function; on the CPU one query is a class of its own."""
+    if queries == 1 and target.partition(":")[0] == "cpu":
+        return 1
     return next((limit for limit in (16, 32, 64) if queries <= limit), 128)
