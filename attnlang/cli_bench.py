@@ -20,7 +20,7 @@ from attnlang.cli_options import (
     add_target,
     natural,
 )
-from attnlang.cli_run import place_of
+from attnlang.cli_run import first_call, place_of
 from attnlang.errors import nearest
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def run(
 
         types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
         call = random_call(chosen, parameters, sizes, dtype=types[dtype], device=device, seed=seed)
+        place, _, _ = first_call(chosen, call, place, device, asked=target is not None)
         problem = Problem(chosen, call.q, call.k, call.v, call.arguments)
         step(f"compiling {chosen.name} for {place}")
         ours, note = _ours(problem, place, named=target is not None)

@@ -220,20 +220,26 @@ def run(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str
         return eager(pattern, call, want)
     check_device(chosen, call.device)
     from attnlang.execute import execute
-    from attnlang.execute_programs import NoKernel
-    from attnlang.runtime.cpp_errors import CompilerMissing
 
     try:
         return execute(pattern, inputs_of(call), chosen, want)
-    except NoKernel as missing:
+    except not_here() as missing:
         if target is not None:
             raise
-        warn_dense(pattern.name, chosen, missing.fields["reason"])
-    except CompilerMissing as missing:
-        if target is not None:
-            raise
-        warn_dense("everything", chosen, f"{missing.fields['problem']}; {missing.fields['install']}")
+        told = missing.fields
+        if "reason" in told:
+            warn_dense(pattern.name, chosen, told["reason"])
+        else:
+            warn_dense("everything", chosen, f"{told['problem']}; {told['install']}")
     return eager(pattern, call, want)
+
+
+def not_here() -> tuple[type[Diagnostic], ...]:
+    """The errors of a target that has no kernel for a pattern, or none at all on this machine."""
+    from attnlang.execute_programs import NoKernel
+    from attnlang.runtime.cpp_errors import CompilerMissing
+
+    return NoKernel, CompilerMissing
 
 
 def again(pattern: ir.Pattern, call: Call, target: str | None, want: frozenset[str]) -> Again | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attnlang.artifact import Program
 from attnlang.execute_backward import differentiable, no_backward
 from attnlang.execute_launch import attend, shares
-from attnlang.execute_programs import NoKernel, native_level, program_for
+from attnlang.execute_programs import native_level, no_kernel, program_for
 from attnlang.execute_tilings import Walk, walks_of
 from attnlang.ir.kernel import Type, spelled
 from attnlang.ir.pattern import Attention, Pattern, TensorAxis
@@ -48,11 +48,11 @@ def prepared_call(pattern: Pattern, inputs: Inputs, target: str, want: frozenset
     if target == "cpu":
         target = f"cpu:{native_level()}"
     if "weights" in want:
-        raise NoKernel(None, pattern=pattern.name, target=target, reason="kernels do not keep the weights")
+        raise no_kernel(pattern, target, "kernels do not keep the weights")
     specialization = specialization_of(pattern, inputs, target, want)
     program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"], specialization.target))
     if not program.launches:
-        raise NoKernel(None, pattern=pattern.name, target=target, reason=program.reason)
+        raise no_kernel(pattern, target, program.reason)
     return _with_lists(pattern, inputs, program, specialization)
 
 
@@ -180,7 +180,7 @@ def _run(
     symbols = {spelled(name): number for name, number in {**inputs.sizes, **inputs.scalars}.items()}
     for name, value in _too_large(program, symbols):
         reason = f"{name} = {value} is beyond 2**30, as far as kernels count"
-        raise NoKernel(None, pattern=pattern.name, target=specialization.target, reason=reason)
+        raise no_kernel(pattern, specialization.target, reason)
     for place, launch in enumerate(program.launches):
         walk = prepared.walks[place] if prepared.walks else None
         forward = partial(attend, launch, walk, values, symbols, specialization)

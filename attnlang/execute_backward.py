@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Literal as OneOf
 
 from attnlang.artifact import KernelSource
-from attnlang.execute_launch import run
+from attnlang.execute_launch import run, workers
 from attnlang.execute_programs import plan_for
 from attnlang.ir.kernel import Kernel, Store, walk
 from attnlang.ir.memo import Memo
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ROWS = 128
 """The class of the number of queries of the forward plan that a backward pass is made from: its tiles are its own."""
 KEYED = ("dK", "dV")
+IDLE = 0.1
+"""The share of the workers' time that may be lost rather than have more partial sums of dQ."""
 Form = OneOf["split", "fused"]
 
 
@@ -139,13 +141,13 @@ def _launch(plan: Plan, kernel: Kernel, grouped: bool) -> BackwardLaunch:
 
 def differentiable(
     attend: Attend, pattern: Pattern, specialization: Specialization, attention: str, tensors: Mapping[str, Tensor],
-    symbols: Mapping[str, Any], walk: Walk | None, q: Tensor, k: Tensor, v: Tensor, *, form: Form = "split",
-    shares: int = 1,
+    symbols: Mapping[str, Any], walk: Walk | None, q: Tensor, k: Tensor, v: Tensor, *,
+    form: Form | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`attend()`, the result and lse of one attention by its kernel, with gradients by kernels in q, k and v.
 
-    `tensors` and `symbols` are those of its launch, by their names there; `walk`: what it reads by lists. Where
-    `no_backward` has no reason.
+    `tensors` and `symbols` are those of its launch, by their names there; `walk`: what it reads by lists; `form`:
+    other kernels than those that are best for the target. Where `no_backward` has no reason.
     """
     from attnlang.runtime.autograd_kernels import Saved, with_kernel_backward
 
@@ -153,14 +155,36 @@ def differentiable(
     grouped = symbols["H"] != symbols["HK"]
 
     def backward(saved: Saved) -> dict[str, Tensor]:
-        wanted = Wanted(saved.needed, saved.dlse is not None, grouped, form)
+        target = specialization.target
+        best = form or form_for(target, saved.needed)
+        wanted = Wanted(saved.needed, saved.dlse is not None, grouped, best)
         launches = backward_program(pattern, alike, wanted)[attention]
+        tiles = -(-symbols["NK"] // launches[-1].rows)
+        shares = shares_for(workers(target, q), symbols["B"] * symbols["H"], tiles) if best == "fused" else 1
         return gradients(
             launches, tensors, symbols, saved.out, saved.lse, saved.dout, saved.dlse,
-            target=specialization.target, walks=_walks(launches, walk), shares=shares,
+            target=target, walks=_walks(launches, walk), shares=shares,
         )  # fmt: skip
 
     return with_kernel_backward(attend, backward, q, k, v)
+
+
+def form_for(target: str, needed: str) -> Form:
+    """Which kernels give the gradients of `needed` of "QKV" soonest: on the CPU those with the fewest products, as a
+    program adds to a dQ of its own at no cost; dQ alone needs no program that owns keys."""
+    return "fused" if target.startswith("cpu") and needed != "Q" else "split"
+
+
+def shares_for(workers: int, heads: int, tiles: int) -> int:
+    """How many programs should share the key tiles of each head in "fused": the fewest that leave no more than a tenth
+    of the workers' time idle, or else the best there are."""
+
+    def idle(shares: int) -> float:
+        programs = shares * heads
+        return 1 - programs / (workers * -(-programs // workers)) if programs else 0.0
+
+    choices = range(1, max(1, min(tiles, 2 * workers)) + 1)
+    return next((n for n in choices if idle(n) <= IDLE), min(choices, key=idle))
 
 
 def _walks(launches: tuple[BackwardLaunch, ...], walk: Walk | None) -> Walks | None:

@@ -29,6 +29,13 @@ class NoKernel(Diagnostic):
     hint = "it runs with target='eager'"
 
 
+def no_kernel(pattern: Pattern, target: str, reason: str) -> NoKernel:
+    """The error that says so, in the words of the user's target."""
+    family, _, _ = target.partition(":")
+    shown = family if family == "cpu" else target
+    return NoKernel(None, pattern=pattern.name, target=shown, reason=reason)
+
+
 def program_for(pattern: Pattern, specialization: Specialization, rows_limit: int) -> Program:
     """The program of a specialization: from memory, from the disk cache, or made now."""
     question = (specialization, rows_limit)

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attnlang.ir.kernel import Assign, Dot
+
+from .cpp_layout import Product
+from .cpp_page import Page
+from .cpp_points import Scene
 from .printer import Lines
 
 AHEAD = 16
@@ -60,10 +65,13 @@ def dots_text(shape: Dots) -> str:
             for lane in lanes:
                 lines.add(f"floats r{lane};")
                 sums = " + ".join(f"load(from + {x}) * w{x}" for x in steps)
-                lines.add(f"{{ const auto* from = row(n + {lane}); ahead(from, step, {shape.length}); r{lane} = {sums}; }}")
+                lines.add(f"{{ const auto* from = row(n + {lane});")
+                lines.add(f"  ahead(from, step, {shape.length});", f"  r{lane} = {sums}; }}")
                 bit = 1
                 while (lane + 1) % (2 * bit) == 0:
-                    lines.add(f"r{lane + 1 - 2 * bit} = folded_{bit}(r{lane + 1 - 2 * bit}, r{lane + 1 - bit});")
+                    lines.add(
+                        f"r{lane + 1 - 2 * bit} = folded_{bit}(r{lane + 1 - 2 * bit}, r{lane + 1 - bit});"
+                    )
                     bit *= 2
             lines.add("done(n, r0);")
         lines.add("}")
@@ -87,7 +95,9 @@ def weighted_text(shape: Weighted) -> str:
             for half, place in (("s", "n"), ("t", "n + 1")):
                 lines.add(f"{{ const auto* from = row({place}) + first; const float b = weights[{place}];")
                 lines.add(f"  ahead(from, step, {width});")
-                sums = " ".join(f"{half}{i} += b * load(from + {i * shape.lanes});" for i in range(shape.across))
+                sums = " ".join(
+                    f"{half}{i} += b * load(from + {i * shape.lanes});" for i in range(shape.across)
+                )
                 lines.add(f"  {sums} }}")
         lines.add("}")
         with lines.block("if (n < count) {"):
@@ -99,3 +109,58 @@ def weighted_text(shape: Weighted) -> str:
             lines.add(f"done(first + {i * shape.lanes}, s{i} + t{i});")
     lines.add("}")
     return lines.text()
+
+
+class Few:
+    """Prints the products of a few rows."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.lines, self.layout = page.lines, page.layout
+        self.lane, self.sizes = page.lane, page.sizes
+        self._dots: dict[Dots, None] = {}
+        self._weighted: dict[Weighted, None] = {}
+
+    def texts(self) -> list[str]:
+        """The functions that were called for."""
+        return [dots_text(shape) for shape in self._dots] + [weighted_text(shape) for shape in self._weighted]
+
+    def dots(self, product: Product, column: str, done: str, scene: Scene) -> None:
+        """For each of the rows the sums along the rows of the stream."""
+        shape = Dots(self.sizes[product.over], self.layout.lanes)
+        self._dots[shape] = None
+        tile = scene.tiles.get(f"{product.rows} copy", scene.tiles[product.rows])
+        at = f"{tile.array}[m]" if tile.rows else f"{tile.array} + m * {shape.length}"
+        take = f"[&](int64_t n, floats sums) INLINED {{ {done}(m, n, sums); }}"
+        stream = self._rows(product.packed, scene)
+        self.lines.add(
+            f"for (int64_t m = 0; m < {scene.lengths[column]}; ++m)",
+            f"  {shape.name}({at}, {stream}, {scene.lengths[self.lane]}, {take});",
+        )
+
+    def weighted(self, statement: Assign, product: Product, scene: Scene) -> None:
+        """The rows of the stream, added up by the weights of each of the rows."""
+        dot = statement.value
+        assert isinstance(dot, Dot)
+        row, column = dot.shape
+        inner = scene.inside()
+        inner.lane = column
+        done = self.page.fresh(f"take_{scene.name(statement.name)}")
+        self.page.taken.discard(done)
+        tile, lanes = inner.tiles[statement.name], self.layout.lanes
+        with self.lines.block(self.page.over(row, scene)):
+            with self.lines.block(f"const auto {done} = [&](int64_t in_{column}, floats sum) INLINED {{"):
+                shown = "sum" if dot.accumulator is None else f"{inner.vector(dot.accumulator)} + sum"
+                self.lines.add(f"store({tile.array} + {inner.at(tile)}, {shown});")
+            self.lines.add("};")
+            weights = f"{scene.tiles[product.packed].array} + in_{row} * {self.sizes[self.lane]}"
+            stream = self._rows(product.rows, scene)
+            for first in range(0, self.sizes[column] // lanes, MOST_SUMS):
+                shape = Weighted(min(MOST_SUMS, self.sizes[column] // lanes - first), lanes)
+                self._weighted[shape] = None
+                operands = f"{weights}, {stream}, {scene.lengths[self.lane]}, {first * lanes}, {done}"
+                self.lines.add(f"{shape.name}({operands});")
+        self.lines.add("}")
+
+    def _rows(self, name: str, scene: Scene) -> str:
+        return f"[&](int64_t n) INLINED {{ return {scene.tiles[name].array}[n]; }}"

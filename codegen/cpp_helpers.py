@@ -17,6 +17,11 @@ TYPES = """\
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINED __attribute__((always_inline))
+#ifdef __clang__
+#define SHUFFLED(x, y, places, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLED(x, y, places, ...) __builtin_shuffle(x, y, places{{__VA_ARGS__}})
+#endif
 
 // vectors of {lanes} numbers; a condition is a vector of integers, all bits set where it holds
 constexpr int LANES = {lanes};
@@ -281,12 +286,40 @@ template <class T, class At, class V> INLINE void scatter(T* to, At at, V x, int
 }
 """,
     "add_to": """\
-// added to what is there, while other threads may add too
-template <class T> INLINE void add_to(T& to, T x) {
-  T old, sum;
-  __atomic_load(&to, &old, __ATOMIC_RELAXED);
-  do sum = old + x;
-  while (!__atomic_compare_exchange(&to, &old, &sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+// added to what is there
+template <class T> INLINE void add_to(T& to, T x) { to += x; }
+""",
+    "add_row": """\
+// a vector added to a row that may end before it does
+template <class T, class V> INLINE void add_row(T* to, V x, int64_t left) {
+  if (left >= LANES) return store(to, load(to) + x);
+  for (int64_t lane = 0; lane < left; ++lane) to[lane] += x[lane];
+}
+""",
+    "put_row": """\
+// a vector as part of a row that may end before it does
+template <class T, class V> INLINE void put_row(T* to, V x, int64_t left) {
+  if (left >= LANES) return store(to, x);
+  for (int64_t lane = 0; lane < left; ++lane) to[lane] = x[lane];
+}
+""",
+    "turn": """\
+// a tile with the lanes innermost, as one row for each lane
+template <class T> INLINE void turn(T* to, int64_t width, const T* from, int64_t lanes, int64_t length) {
+  for (int64_t lane = 0; lane < lanes; ++lane)
+    for (int64_t x = 0; x < length; ++x) to[lane * width + x] = from[x * lanes + lane];
+}
+""",
+    "narrow_row": """\
+// numbers rounded to bfloat, two vectors at a time
+INLINE void narrow_row(bfloat* to, const float* from, int64_t length) {
+  int64_t i = 0;
+  for (; i + 2 * LANES <= length; i += 2 * LANES) {
+    ints both;
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(load(from + i + LANES)), "v"(load(from + i)));
+    *(loose<ints, bfloat>::type*)(to + i) = both;
+  }
+  for (; i < length; ++i) narrow(from[i], to[i]);
 }
 """,
     "scatter_add": """\
@@ -297,6 +330,9 @@ template <class T, class At, class V> INLINE void scatter_add(T* to, At at, V x,
 """,
     "copy": """\
 // a row of a tile: as it is stored, or as float
+INLINE void copy(float* to, const float* from, int64_t length) {
+  for (int64_t i = 0; i < length; ++i) to[i] = from[i];
+}
 template <class T> INLINE void copy(T* to, const T* from, int64_t length) {
   for (int64_t i = 0; i < length; ++i) to[i] = from[i];
 }
@@ -312,7 +348,7 @@ INLINE ints pair(floats low, floats high) {
   ints both;
   asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(high), "v"(low));
   typedef int16_t shorts __attribute__((vector_size(64)));
-  return (ints)__builtin_shuffle((shorts)both, shorts{@interleave@});
+  return (ints)SHUFFLED((shorts)both, (shorts)both, shorts, @interleave@);
 }
 """,
     "in_memory": """\
@@ -372,6 +408,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "store": ("load", "narrow"),
     "gather": ("widen", "choose"),
     "scatter": ("narrow",),
+    "add_row": ("load", "store"),
+    "put_row": ("store",),
+    "narrow_row": ("load", "narrow"),
     "copy": ("load", "store", "widen"),
 }
 
@@ -382,6 +421,21 @@ INLINE flags flags_of(ints x) { return {(uint16_t)__builtin_ia32_cvtd2mask512(x)
 INLINE floats choose_by(flags which, floats x, floats y) {
   return __builtin_ia32_blendmps_512_mask(y, x, which.bits);
 }
+""",
+    "interleave": """\
+// the pairs of two rows of bfloat; the last row may stand alone
+INLINE void interleave(int32_t* to, const bfloat* even, const bfloat* odd, int64_t length) {
+  typedef uint16_t many __attribute__((vector_size(64)));
+  typedef loose<many, bfloat>::type row;
+  int64_t i = 0;
+  for (; i + 32 <= length; i += 32) {
+    const many x = *(const row*)(even + i), y = *(const row*)(odd + i);
+    store(to + i, (ints)SHUFFLED(x, y, many, @first_pairs@));
+    store(to + i + 16, (ints)SHUFFLED(x, y, many, @last_pairs@));
+  }
+  for (; i < length; ++i) to[i] = (int32_t)((uint32_t)odd[i].bits << 16 | even[i].bits);
+}
+INLINE int32_t pair_at(const bfloat* from) { int32_t r; __builtin_memcpy(&r, from, 4); return r; }
 """,
     "any": "INLINE bool any(ints x) { return __builtin_ia32_cvtd2mask512(x) != 0; }\n",
     "gather": PIECES["gather"]
@@ -421,6 +475,8 @@ def helpers(text: str, isa: Isa, lanes: int) -> str:
     filled = {
         "@steps@": steps,
         "@interleave@": woven,
+        "@first_pairs@": ", ".join(f"{i}, {i + 32}" for i in range(16)),
+        "@last_pairs@": ", ".join(f"{i}, {i + 32}" for i in range(16, 32)),
         "@powers@": ", ".join(str(1 << i) for i in range(lanes)),
         **_transposition(lanes),
     }
@@ -441,13 +497,13 @@ def _transposition(lanes: int) -> dict[str, str]:
         high = ", ".join(str(lanes + j if j & bit else j + bit) for j in rows)
         exchanges.append(
             f"INLINE void exchange_{bit}(floats& a, floats& b) {{\n"
-            f"  const floats c = __builtin_shuffle(a, b, ints{{{low}}});\n"
-            f"  b = __builtin_shuffle(a, b, ints{{{high}}});\n"
+            f"  const floats c = SHUFFLED(a, b, ints, {low});\n"
+            f"  b = SHUFFLED(a, b, ints, {high});\n"
             "  a = c;\n}"
         )
         folds.append(
             f"INLINE floats folded_{bit}(floats a, floats b) {{\n"
-            f"  return __builtin_shuffle(a, b, ints{{{low}}}) + __builtin_shuffle(a, b, ints{{{high}}});\n}}"
+            f"  return SHUFFLED(a, b, ints, {low}) + SHUFFLED(a, b, ints, {high});\n}}"
         )
         calls.append("  " + " ".join(f"exchange_{bit}(r{i}, r{i | bit});" for i in rows if not i & bit))
     return {

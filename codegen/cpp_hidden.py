@@ -42,9 +42,9 @@ class Visible:
 
 def visible(statements: tuple[Statement, ...], pair: tuple[str, str], stream: str) -> Visible | None:
     """What must hold of some pair of a column of `stream`, so that it counts; None: every column does."""
-    for statement in statements:
-        match statement:
-            case Assign(_, Op("where", (condition, _, Const(value)), _, shape)) if (
+    for part in (part for s in statements if isinstance(s, Assign) for part in parts(s.value)):
+        match part:
+            case Op("where", (condition, _, Const(value)), _, shape) if (
                 shape == pair and value == -math.inf and _is_neutral(statements, condition, stream)
             ):
                 cheap = _cheap(condition, statements)
@@ -63,15 +63,16 @@ def _is_neutral(statements: tuple[Statement, ...], condition: Expr, stream: str)
                 if (op, found) not in (("sum", "0"), ("max", "-inf")):
                     return False
                 known[name] = None
-            case Assign(name, Dot(left, right, over, _, _, _)):
+            case Assign(name, Dot(left, right, over, _, _, added)):
                 zero = "0" in (_value(left, condition, known), _value(right, condition, known))
                 if over == stream and not zero:
                     return False
-                known[name] = None
+                known[name] = "0" if zero and added is None else None
             case Assign(name, value):
                 known[name] = _value(value, condition, known)
-            case Store(_, _, offset, value, _):
-                if stream in (*offset.shape, *value.shape):
+            case Store(_, _, offset, value, _, accumulate):
+                added = accumulate and _value(value, condition, known) == "0"
+                if stream in (*offset.shape, *value.shape) and not added:
                     return False
             case Loop(_, _, _, body, _):
                 if not _is_neutral_inside(body, stream):

@@ -6,7 +6,6 @@ from attnlang.artifact import Argument, KernelSource
 from attnlang.ir.kernel import Kernel, names
 
 from .banner import banner
-from .cpp_few import Dots, dots_text, weighted_text
 from .cpp_helpers import helpers
 from .cpp_isa import ISAS
 from .cpp_layout import Layout
@@ -60,9 +59,7 @@ def print_cpp(kernel: Kernel, isa: str) -> KernelSource:
     tiles = [rows_text(shape) for shape in printer.products.rows] + [
         columns_text(shape) for shape in printer.products.columns
     ]
-    tiles += [
-        dots_text(shape) if isinstance(shape, Dots) else weighted_text(shape) for shape in printer.products.few
-    ]
+    tiles += printer.products.few.texts()
     body = head.text() + lines.text() + "}\n"
     rest = "\n".join([*tiles, body])
     top = "\n".join(banner(kernel.banner, "//"))

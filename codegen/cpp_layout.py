@@ -11,6 +11,7 @@ from attnlang.ir.kernel import (
     Const,
     Dot,
     Expr,
+    Fold,
     Kernel,
     Lanes,
     Load,
@@ -67,7 +68,7 @@ class Layout:
         self.few = self.lane == "M" and self.sizes["M"] % (isa.bytes // 4) != 0
         if self.few:
             self.lane = "N"
-        self.changing = self._changing()
+        self.changing = self._changing() if self.few else frozenset[str]()
         wide = any(
             value.type == "fp64" and value.shape for values in self.assigned.values() for value in values
         )
@@ -146,6 +147,8 @@ class Layout:
         first = found[0]
         if first is None or any(other is None for other in found):
             return None
+        if self.lane in first.load.shape and not all(self._reads_stream(dot, name) for dot in self._dots(name)):
+            return None
         return first
 
     def _direct(self, value: Expr) -> Direct | None:
@@ -158,6 +161,11 @@ class Layout:
             return None
         offset, unit = without_unit(value.offset, column)
         return Direct(value, offset, row, column) if unit else None
+
+    def _dots(self, name: str) -> list[Dot]:
+        """The products that read a tile."""
+        dots = [value for values in self.assigned.values() for value in values if isinstance(value, Dot)]
+        return [dot for dot in dots if name in {x.name for x in (dot.left, dot.right) if isinstance(x, Var)}]
 
     def _streams(self, load: Load, column: str) -> bool:
         """Whether a tile's rows can be read vector by vector, as float."""
@@ -193,13 +201,18 @@ class Layout:
 
     def _stream(self, dot: Dot, left: Var, right: Var) -> Product | None:
         """A product of a few rows with a tile whose rows can be read where they lie."""
-        if dot.type != "fp32" or len(left.shape) != 2 or self.direct(right.name) is None:
+        if not self._reads_stream(dot, right.name) or self.direct(right.name) is None:
             return None
-        if dot.over == self.lane == left.shape[-1]:
+        if dot.over == self.lane:
             return Product(left.name, right.name, dot.over, False, "weighted")
-        if self.lane in dot.shape and self.direct(left.name) is not None:
-            return Product(right.name, left.name, dot.over, True, "dots")
-        return None
+        return Product(right.name, left.name, dot.over, True, "dots")
+
+    def _reads_stream(self, dot: Dot, name: str) -> bool:
+        """Whether a product could read a tile as a stream."""
+        left, right = dot.left, dot.right
+        assert isinstance(left, Var) and isinstance(right, Var)
+        fits = len(left.shape) == 2 and left.shape[-1] == dot.over and left.shape[0] != self.lane
+        return fits and dot.type == "fp32" and right.name == name != left.name
 
     def _crossed(self, dot: Dot, left: Var, right: Var) -> Product:
         """A product over the lanes: the tile of pairs is read by rows, and the other one has features as lanes."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from attnlang.ir.kernel import Assign, Dot, Fold, Op, Type, Var
 
 from .cpp_crossed import Crossed
+from .cpp_few import Few
 from .cpp_groups import Pass
 from .cpp_layout import Product
 from .cpp_page import Page, Work, neutral
@@ -26,6 +27,7 @@ class Products:
         self.crossed = Crossed(page)
         self.rows: dict[Shape, None] = {}
         self.columns: dict[Shape, None] = {}
+        self.few = Few(page)
 
     def product_of(self, statement: Assign) -> Product:
         assert isinstance(statement.value, Dot)
@@ -37,6 +39,9 @@ class Products:
         product, dot = self.product_of(statement), statement.value
         if product.kind == "loops":
             self._product_by_loops(statement, dot, scene)
+            return
+        if product.kind == "weighted":
+            self.few.weighted(statement, product, scene)
             return
         inner = scene.inside()
         inner.lane = lane = dot.shape[-1] if product.crossed else self.lane
@@ -60,6 +65,9 @@ class Products:
                 inner.locals[statement.name] = name
                 self.page.point(group, inner, folds)
         self.lines.add("};")
+        if product.kind == "dots":
+            self.few.dots(product, column, done, scene)
+            return
         width = self.layout.width(lane)
         vectors = width // self.layout.lanes
         across = next(n for n in (isa.across, 2, 1) if n <= isa.across and vectors % n == 0)

@@ -218,7 +218,7 @@ class Page:
     def _vector_to(self, place: str, value: str, scene: Scene, call: str = "put") -> str:
         """Lanes written to a row of them, which may end before the vector does."""
         size = self.sizes[scene.lane]
-        if size % self.layout.lanes:
+        if self.layout.width(scene.lane) != size:
             return f"{call}_row({place}, {value}, {size} - in_{scene.lane});"
         return f"store({place}, {f'load({place}) + ' if call == 'add' else ''}{value});"
 

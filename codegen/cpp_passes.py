@@ -183,7 +183,7 @@ class Printer:
         rows = [s for s in group.statements if isinstance(s, Assign) and self.layout.direct(s.name)]
         for statement in rows:
             self.tiles.point_at_rows(statement, scene)
-        turned = [s for s in group.statements if self.layout.turned(s) is not None]
+        turned = [s for s in group.statements if s not in rows and self.layout.turned(s) is not None]
         rest = [s for s in group.statements if s not in rows and s not in turned]
         for statement in turned:
             if isinstance(statement, Assign) and not self.tiles.pack_pairs(statement, scene):
@@ -191,6 +191,7 @@ class Printer:
                 self.tiles.pack(statement, scene)
                 if statement.name in self.layout.paired:
                     self.tiles.pairs(statement, scene)
+            self.products.crossed.operands(statement, scene)
         if rest:
             self._rest(replace(work, group=Pass(group.dims, rest)), scene)
         for statement in turned:
@@ -230,12 +231,13 @@ class Printer:
                 and statement is not pairing
             ):
                 self.tiles.pairs(statement, scene)
+            self.products.crossed.operands(statement, scene)
 
     def _takes_all(self, statement: Assign, group: Pass, scene: Scene) -> bool:
         """Whether a product can be followed by the rest of its pass while its sums are in registers."""
         product = self.products.product_of(statement)
         if not product.crossed:
-            return product.kind != "loops"
+            return product.kind not in ("loops", "weighted")
         return self.products.crossed.takes(group, statement.value.shape[-1], scene)
 
     def _is_kept(self, statement: Assign, work: Work, scene: Scene) -> bool:

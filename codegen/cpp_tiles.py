@@ -109,7 +109,9 @@ class Tiles:
         stored, array = CPP_STORED[load.type], self.page.array(scene, statement.name, "_rows")
         lines.add(f"const {stored}* {array}[{self.sizes[row] + self.layout.isa.most_down}];")
         inner = scene.inside()
-        with lines.block(self.page.over(row, scene)):
+        if row == self.lane:
+            inner.lane = ""
+        with lines.block(f"for (int64_t in_{row} = 0; in_{row} < {scene.lengths[row]}; ++in_{row}) {{"):
             exprs = (load.base, found.offset) if load.mask is None else (load.base, found.offset, load.mask)
             self.page.lazies(exprs, inner)
             place = f"{inner.address(load.pointer, load.base)} + {inner.tight(found.offset, 5)}"
@@ -137,7 +139,7 @@ class Tiles:
                 lines.add(f"interleave({pairs} + in_{row} / 2 * {size}, {array}[in_{row}], {odd}, {size});")
             lines.add("}")
             scene.tiles[f"{statement.name} pairs"] = Tile(pairs, "i32", load.shape)
-        if ("float" in kinds and load.type in ("fp16", "bf16")) or "loops" in kinds:
+        if (kinds & {"float", "dots"} and load.type in ("fp16", "bf16")) or "loops" in kinds:
             tile = self.page.array(scene, statement.name, "_tile")
             kind = CPP_NUMBERS[load.type]
             place = self.memory.take(

@@ -49,7 +49,7 @@ def backward_tiles(target: Target, dtype: str, features: int, pair_loads: int) -
     if target.name == "interpret":
         return Tile(16, 32, 4, 1), Tile(32, 16, 4, 1)
     if target.kind == "cpu":
-        return Tile(64, 96, 1, 1), Tile(64, 96, 1, 1)
+        return Tile(64, 96, 1, 1), Tile(128, 48, 1, 1) if dtype == "bf16" else Tile(64, 96, 1, 1)
     family = "hip" if target.name.startswith("hip") else "hopper" if target.shared >= 200 * 1024 else "ampere"
     queries, keys = TILES[family, dtype != "fp32"][0 if features <= 64 else 1 if features <= 128 else 2]
     return _narrow(queries, pair_loads), _narrow(keys, pair_loads)

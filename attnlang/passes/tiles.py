@@ -34,8 +34,8 @@ def choose_tile(
     target: Target, dtype: str, features: int, rows_limit: int, pairs: PairWork, exact: bool, listed: bool
 ) -> tuple[Tile, Decision]:
     """The tile for the longer of the padded feature lengths. `rows_limit`: the class of the number of queries (1, 16,
-    32, 64 or 128); `pairs`: the work for every pair of query and key; `exact`: ranges say all that the predicate says, so
-    that few tiles are masked; `listed`: the kernel reads its tiles from lists."""
+    32, 64 or 128); `pairs`: the work for every pair of query and key; `exact`: ranges say all that the predicate says,
+    so that few tiles are masked; `listed`: the kernel reads its tiles from lists."""
     if target.name == "interpret":
         tile = Tile(min(rows_limit, 32), 32, 4, 1)
         return tile, _decision(
