@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Key = tuple[Any, ...]
 Again = Callable[["Tensor", "Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
 _NUMBERS = (int, float, bool)
+_SIMPLE = (int, float, type(None))
 
 
 def key_of(
@@ -41,6 +42,8 @@ def key_of(
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return None
     if not q.is_cpu or q.is_neg() or k.is_neg() or v.is_neg():
+        return None
+    if type(scale) not in _SIMPLE or type(q_offset) not in _SIMPLE or type(target) not in (str, type(None)):
         return None
     numbers: list[Any] = [type(scale), scale, type(q_offset), q_offset]
     for name, value in arguments.items():

@@ -1,4 +1,4 @@
-"""Products over the lanes in printed C++: the tile of pairs is read by rows, the other operand has features as lanes."""
+"""Products over the lanes in printed C++: the tile of pairs is read by rows, the other one has features as lanes."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ class Crossed:
                     if bfloat:
                         row += f", {place} + {at}[m + 1]"
                     call = "interleave" if bfloat else "copy"
-                    self.lines.add(
-                        f"{call}({array} + m{' / 2' if bfloat else ''} * {width}, {row}, {size});"
-                    )
+                    self.lines.add(f"{call}({array} + m{' / 2' if bfloat else ''} * {width}, {row}, {size});")
                 self.lines.add("}")
         self.lines.add("}")
 

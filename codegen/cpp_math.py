@@ -251,4 +251,14 @@ INLINE floats exp2(floats x) {
 }
 """
     + _by_lanes("exp2", "__builtin_exp2", ("doubles",)),
+    "exp2_coarse": """\
+// 2^x with a relative error of 3e-6, for what is rounded to two bytes
+INLINE floats exp2_coarse(floats x) {
+  const floats whole = nearest(x), rest = x - whole;
+  floats r = 9.58285e-3f * rest + 5.590643e-2f;
+  r = r * rest + 2.4024099e-1f;
+  r = r * rest + 6.9312419e-1f;
+  return times_power(r * rest + 1.0f, whole);
+}
+""",
 }

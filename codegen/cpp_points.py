@@ -26,7 +26,8 @@ class Tile:
 @dataclass
 class Scene:
     """What names stand for at some place of the printed code. `lengths`: of each dimension, as C++; `places`: where a
-    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits."""
+    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits; `coarse`: whether
+    what is computed here is rounded to two bytes."""
 
     lane: str
     lengths: dict[str, str]
@@ -38,6 +39,7 @@ class Scene:
     places: dict[str, str] = field(default_factory=dict[str, str])
     locals: dict[str, str] = field(default_factory=dict[str, str])
     flags: dict[str, str] = field(default_factory=dict[str, str])
+    coarse: bool = False
 
     def inside(self) -> Scene:
         """A copy for a block: what is named in it is unknown outside."""
@@ -52,6 +54,7 @@ class Scene:
             dict(self.places),
             dict(self.locals),
             dict(self.flags),
+            self.coarse,
         )
 
     def name(self, name: str) -> str:
@@ -194,6 +197,8 @@ class Scene:
         spelling, is_vector = CPP[op], self.is_vector(whole)
         if op == "div" and is_vector and whole.type == "fp32" and not self.is_vector(args[1]):
             return f"divided({self.vector(args[0])}, {self.text(args[1])})", ATOM
+        if op == "exp2" and self.coarse and is_vector and whole.type == "fp32":
+            return f"exp2_coarse({self.vector(args[0])})", ATOM
         is_call = spelling.binds == ATOM
         operands: list[str] = []
         for position, arg in enumerate(args):

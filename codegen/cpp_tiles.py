@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from attnlang.ir.kernel import Assign, Expr, Load, Op, Statement, Store
+from attnlang.ir.kernel import Assign, Expr, Load, Op, Store
 
 from .cpp_groups import Pass
-from .cpp_layout import without_unit
 from .cpp_page import Page, Work, size_of
 from .cpp_points import Scene, Tile
 from .ops import CPP_NUMBERS, CPP_STORED
@@ -21,8 +20,9 @@ class Tiles:
 
     def pairing(self, group: Pass, over: list[str]) -> Assign | None:
         """The value of a pass that is wanted in pairs, if the pass can make them as it goes."""
-        wanted = [s for s in group.statements if isinstance(s, Assign) and s.name in self.layout.paired]
-        if len(wanted) != 1 or wanted[0].name in self.layout.narrowed or group.products or set(over) - (set(group.dims) - {self.lane}):
+        asked = self.layout.paired - self.layout.narrowed
+        wanted = [s for s in group.statements if isinstance(s, Assign) and s.name in asked]
+        if len(wanted) != 1 or group.products or set(over) - (set(group.dims) - {self.lane}):
             return None
         return wanted[0] if len(group.dims) == 2 and wanted[0].value.shape == group.dims else None
 
@@ -36,6 +36,7 @@ class Tiles:
         with self.lines.block(self.page.over(self.lane, scene)):
             self.page.accumulators(group, inner)
             at_point = inner.inside()
+            at_point.coarse = True
             with self.lines.block(f"const auto {take} = [&](int64_t in_{over}) INLINED {{"):
                 self.page.point(group, at_point)
                 self.lines.add(f"return {at_point.locals[wanted.name]};")
