@@ -120,20 +120,29 @@ class Page:
         self.lines.add("}")
         for fold in group.folds:
             assert isinstance(fold.value, Fold)
-            shown = scene.name(fold.name)
+            shown = self._running(fold, scene)
             if over == self.lane:
                 shown = f"across_{fold.value.op}({shown})"
+            if over == self.lane and not fold.value.shape:
+                self.lines.add(f"const {CPP_NUMBERS[fold.value.type]} {scene.name(fold.name)} = {shown};")
             self.keep(fold, shown, scene)
+
+    def _running(self, fold: Assign, scene: Scene) -> str:
+        """The variable of a fold; one number from all lanes has another name while it is a vector."""
+        assert isinstance(fold.value, Fold)
+        whole = fold.value.over == self.lane and not fold.value.shape
+        return scene.name(fold.name) + ("_of_lanes" if whole else "")
 
     def accumulators(self, group: Pass, scene: Scene) -> None:
         for fold in group.folds:
             assert isinstance(fold.value, Fold)
             value = fold.value
             start = neutral(value.op, value.type)
+            shown = self._running(fold, scene)
             if scene.is_vector(value.value):
-                self.lines.add(f"{CPP_VECTORS[value.type]} {scene.name(fold.name)} = spread({start});")
+                self.lines.add(f"{CPP_VECTORS[value.type]} {shown} = spread({start});")
             else:
-                self.lines.add(f"{CPP_NUMBERS[value.type]} {scene.name(fold.name)} = {start};")
+                self.lines.add(f"{CPP_NUMBERS[value.type]} {shown} = {start};")
 
     def keep(self, statement: Assign, shown: str, scene: Scene) -> None:
         """Writes a value at this point into its memory."""
@@ -168,7 +177,7 @@ class Page:
                     self.lazies((value,), scene)
                     shown = scene.text(value)
                     if folds is None:
-                        target = scene.name(name)
+                        target = self._running(statement, scene)
                         self.lines.add(f"{target} = {COMBINED[op].format(target, shown)};")
                     else:
                         combined = COMBINED[op].format(f"load({folds[name]})", shown)

@@ -11,8 +11,8 @@ from attnlang.targets import Target
 # queries, and of one that owns keys: own tokens, tokens walked over, warps, stages.
 TILES: dict[tuple[str, bool], tuple[tuple[Tile, Tile], ...]] = {
     ("hopper", True): (
-        (Tile(128, 128, 8, 2), Tile(128, 64, 8, 2)),
-        (Tile(128, 64, 8, 2), Tile(128, 64, 8, 2)),
+        (Tile(128, 128, 8, 2), Tile(128, 64, 8, 3)),  # with two stages Triton 3.6 has its wgmma serialized
+        (Tile(128, 64, 8, 2), Tile(128, 32, 8, 3)),
         (Tile(64, 32, 8, 2), Tile(32, 64, 8, 1)),
     ),
     ("ampere", True): (

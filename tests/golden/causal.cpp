@@ -7,6 +7,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINED __attribute__((always_inline))
+#ifdef __clang__
+#define SHUFFLED(x, y, places, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLED(x, y, places, ...) __builtin_shuffle(x, y, places{__VA_ARGS__})
+#endif
 
 // vectors of 16 numbers; a condition is a vector of integers, all bits set where it holds
 constexpr int LANES = 16;
@@ -42,7 +47,11 @@ INLINE longs choose(ints which, longs x, longs y) { return as<longs>(which) ? x 
 // a condition as one bit for each lane
 INLINE flags flags_of(ints x) { return {(uint16_t)__builtin_ia32_cvtd2mask512(x)}; }
 INLINE floats choose_by(flags which, floats x, floats y) {
+#ifdef __clang__
+  return __builtin_ia32_selectps_512(which.bits, x, y);
+#else
   return __builtin_ia32_blendmps_512_mask(y, x, which.bits);
+#endif
 }
 
 template <class T> INLINE T maximum(T x, T y) { return x > y ? x : y; }
@@ -118,23 +127,23 @@ INLINE void store(bfloat* to, floats x) {
 INLINE void store(half* to, floats x) { *(loose<shorts, half>::type*)to = halves(x); }
 
 INLINE void exchange_1(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30});
-  b = __builtin_shuffle(a, b, ints{1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+  b = SHUFFLED(a, b, ints, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
   a = c;
 }
 INLINE void exchange_2(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29});
-  b = __builtin_shuffle(a, b, ints{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+  b = SHUFFLED(a, b, ints, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
   a = c;
 }
 INLINE void exchange_4(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27});
-  b = __builtin_shuffle(a, b, ints{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+  b = SHUFFLED(a, b, ints, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
   a = c;
 }
 INLINE void exchange_8(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23});
-  b = __builtin_shuffle(a, b, ints{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+  b = SHUFFLED(a, b, ints, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
   a = c;
 }
 // rows of numbers become rows of lanes: the bits of both numbers are exchanged one after the other

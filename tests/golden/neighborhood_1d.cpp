@@ -17,6 +17,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINED __attribute__((always_inline))
+#ifdef __clang__
+#define SHUFFLED(x, y, places, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLED(x, y, places, ...) __builtin_shuffle(x, y, places{__VA_ARGS__})
+#endif
 
 // vectors of 8 numbers; a condition is a vector of integers, all bits set where it holds
 constexpr int LANES = 8;
@@ -136,18 +141,18 @@ INLINE void store(bfloat* to, floats x) {
 INLINE void store(half* to, floats x) { *(loose<shorts, half>::type*)to = halves(x); }
 
 INLINE void exchange_1(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 8, 2, 10, 4, 12, 6, 14});
-  b = __builtin_shuffle(a, b, ints{1, 9, 3, 11, 5, 13, 7, 15});
+  const floats c = SHUFFLED(a, b, ints, 0, 8, 2, 10, 4, 12, 6, 14);
+  b = SHUFFLED(a, b, ints, 1, 9, 3, 11, 5, 13, 7, 15);
   a = c;
 }
 INLINE void exchange_2(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 8, 9, 4, 5, 12, 13});
-  b = __builtin_shuffle(a, b, ints{2, 3, 10, 11, 6, 7, 14, 15});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 8, 9, 4, 5, 12, 13);
+  b = SHUFFLED(a, b, ints, 2, 3, 10, 11, 6, 7, 14, 15);
   a = c;
 }
 INLINE void exchange_4(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 2, 3, 8, 9, 10, 11});
-  b = __builtin_shuffle(a, b, ints{4, 5, 6, 7, 12, 13, 14, 15});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 2, 3, 8, 9, 10, 11);
+  b = SHUFFLED(a, b, ints, 4, 5, 6, 7, 12, 13, 14, 15);
   a = c;
 }
 // rows of numbers become rows of lanes: the bits of both numbers are exchanged one after the other

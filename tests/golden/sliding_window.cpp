@@ -8,6 +8,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINED __attribute__((always_inline))
+#ifdef __clang__
+#define SHUFFLED(x, y, places, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLED(x, y, places, ...) __builtin_shuffle(x, y, places{__VA_ARGS__})
+#endif
 
 // vectors of 16 numbers; a condition is a vector of integers, all bits set where it holds
 constexpr int LANES = 16;
@@ -43,7 +48,11 @@ INLINE longs choose(ints which, longs x, longs y) { return as<longs>(which) ? x 
 // a condition as one bit for each lane
 INLINE flags flags_of(ints x) { return {(uint16_t)__builtin_ia32_cvtd2mask512(x)}; }
 INLINE floats choose_by(flags which, floats x, floats y) {
+#ifdef __clang__
+  return __builtin_ia32_selectps_512(which.bits, x, y);
+#else
   return __builtin_ia32_blendmps_512_mask(y, x, which.bits);
+#endif
 }
 
 template <class T> INLINE T maximum(T x, T y) { return x > y ? x : y; }
@@ -119,23 +128,23 @@ INLINE void store(bfloat* to, floats x) {
 INLINE void store(half* to, floats x) { *(loose<shorts, half>::type*)to = halves(x); }
 
 INLINE void exchange_1(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30});
-  b = __builtin_shuffle(a, b, ints{1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+  b = SHUFFLED(a, b, ints, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
   a = c;
 }
 INLINE void exchange_2(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29});
-  b = __builtin_shuffle(a, b, ints{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+  b = SHUFFLED(a, b, ints, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
   a = c;
 }
 INLINE void exchange_4(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27});
-  b = __builtin_shuffle(a, b, ints{4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+  b = SHUFFLED(a, b, ints, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
   a = c;
 }
 INLINE void exchange_8(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23});
-  b = __builtin_shuffle(a, b, ints{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+  b = SHUFFLED(a, b, ints, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
   a = c;
 }
 // rows of numbers become rows of lanes: the bits of both numbers are exchanged one after the other
@@ -148,12 +157,13 @@ INLINE void transpose(floats& r0, floats& r1, floats& r2, floats& r3, floats& r4
 
 // the pairs of two rows of bfloat; the last row may stand alone
 INLINE void interleave(int32_t* to, const bfloat* even, const bfloat* odd, int64_t length) {
-  typedef loose<shorts, bfloat>::type row;
+  typedef uint16_t many __attribute__((vector_size(64)));
+  typedef loose<many, bfloat>::type row;
   int64_t i = 0;
-  for (; i + LANES <= length; i += LANES) {
-    const words low = __builtin_convertvector(*(const row*)(even + i), words);
-    const words high = __builtin_convertvector(*(const row*)(odd + i), words);
-    store(to + i, (ints)(high << 16 | low));
+  for (; i + 32 <= length; i += 32) {
+    const many x = *(const row*)(even + i), y = *(const row*)(odd + i);
+    store(to + i, (ints)SHUFFLED(x, y, many, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47));
+    store(to + i + 16, (ints)SHUFFLED(x, y, many, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63));
   }
   for (; i < length; ++i) to[i] = (int32_t)((uint32_t)odd[i].bits << 16 | even[i].bits);
 }
@@ -257,7 +267,7 @@ INLINE ints pair(floats low, floats high) {
   ints both;
   asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(high), "v"(low));
   typedef int16_t shorts __attribute__((vector_size(64)));
-  return (ints)__builtin_shuffle((shorts)both, shorts{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+  return (ints)SHUFFLED((shorts)both, (shorts)both, shorts, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 
 // an array that stays in memory: what follows is not to be kept in registers beside the sums of a product
@@ -301,6 +311,15 @@ INLINE double exp2(double x) { return __builtin_exp2(x); }
 INLINE doubles exp2(doubles x) {
   for (int lane = 0; lane < LANES; ++lane) x[lane] = exp2(x[lane]);
   return x;
+}
+
+// 2^x with a relative error of 3e-6, for what is rounded to two bytes
+INLINE floats exp2_coarse(floats x) {
+  const floats whole = nearest(x), rest = x - whole;
+  floats r = 9.58285e-3f * rest + 5.590643e-2f;
+  r = r * rest + 2.4024099e-1f;
+  r = r * rest + 6.9312419e-1f;
+  return times_power(r * rest + 1.0f, whole);
 }
 
 // for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; done(n, m, sums of lanes from m)
@@ -497,7 +516,7 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         floats row_sum = spread(0.0f);
         const auto p_of = [&](int64_t in_N) INLINED {
-          const floats p = exp2(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
+          const floats p = exp2_coarse(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           row_sum = row_sum + p;
           return p;
         };
@@ -584,7 +603,7 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         floats row_sum_2 = spread(0.0f);
         const auto p_of = [&](int64_t in_N) INLINED {
-          const floats p = exp2(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
+          const floats p = exp2_coarse(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           row_sum_2 = row_sum_2 + p;
           return p;
         };

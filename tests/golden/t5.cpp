@@ -15,6 +15,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINED __attribute__((always_inline))
+#ifdef __clang__
+#define SHUFFLED(x, y, places, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLED(x, y, places, ...) __builtin_shuffle(x, y, places{__VA_ARGS__})
+#endif
 
 // vectors of 4 numbers; a condition is a vector of integers, all bits set where it holds
 constexpr int LANES = 4;
@@ -134,13 +139,13 @@ INLINE void store(bfloat* to, floats x) {
 INLINE void store(half* to, floats x) { *(loose<shorts, half>::type*)to = halves(x); }
 
 INLINE void exchange_1(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 4, 2, 6});
-  b = __builtin_shuffle(a, b, ints{1, 5, 3, 7});
+  const floats c = SHUFFLED(a, b, ints, 0, 4, 2, 6);
+  b = SHUFFLED(a, b, ints, 1, 5, 3, 7);
   a = c;
 }
 INLINE void exchange_2(floats& a, floats& b) {
-  const floats c = __builtin_shuffle(a, b, ints{0, 1, 4, 5});
-  b = __builtin_shuffle(a, b, ints{2, 3, 6, 7});
+  const floats c = SHUFFLED(a, b, ints, 0, 1, 4, 5);
+  b = SHUFFLED(a, b, ints, 2, 3, 6, 7);
   a = c;
 }
 // rows of numbers become rows of lanes: the bits of both numbers are exchanged one after the other
