@@ -133,7 +133,11 @@ def _tiles_of(
     tilings = tilings_of(pattern, specialization, sides, symbols, arrays)
     if any(tilings):
         walks = tuple(tiling.walk if tiling else "ranges" for tiling in tilings)
-        plan = plan_for(pattern, replace(specialization, walks=walks), rows_class(int(symbols["NQ"]), specialization.target))
+        plan = plan_for(
+            pattern,
+            replace(specialization, walks=walks),
+            rows_class(int(symbols["NQ"]), specialization.target),
+        )
     visits: list[Visits] = []
     for branch, tiling in zip(plan.branches, tilings, strict=True):
         if tiling is None:

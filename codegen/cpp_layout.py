@@ -107,7 +107,9 @@ class Layout:
             more = {
                 name
                 for name, values in self.assigned.items()
-                if any(isinstance(part, Var) and part.name in found for value in values for part in parts(value))
+                if any(
+                    isinstance(part, Var) and part.name in found for value in values for part in parts(value)
+                )
             }
             if more <= found:
                 return frozenset(found)
@@ -147,7 +149,9 @@ class Layout:
         first = found[0]
         if first is None or any(other is None for other in found):
             return None
-        if self.lane in first.load.shape and not all(self._reads_stream(dot, name) for dot in self._dots(name)):
+        if self.lane in first.load.shape and not all(
+            self._reads_stream(dot, name) for dot in self._dots(name)
+        ):
             return None
         return first
 

@@ -26,8 +26,8 @@ class Tile:
 @dataclass
 class Scene:
     """What names stand for at some place of the printed code. `lengths`: of each dimension, as C++; `places`: where a
-    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits; `coarse`: whether
-    what is computed here is rounded to two bytes."""
+    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits; `coarse`:
+    whether what is computed here is rounded to two bytes."""
 
     lane: str
     lengths: dict[str, str]
