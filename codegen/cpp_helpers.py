@@ -368,8 +368,8 @@ def _transposition(lanes: int) -> dict[str, str]:
 
 def _called(text: str, pieces: Mapping[str, str]) -> list[str]:
     """The pieces that define what a text calls, in the order of the table."""
-    names = set(re.findall(r"\b(\w+)(?=[(<])", text)) | ({"across"} if "across_" in text else set())
-    names |= {"folded"} if "folded_" in text else set()
+    names: set[str] = set(re.findall(r"\b(\w+)(?=[(<])", text))
+    names |= {each for each in ("across", "folded") if f"{each}_" in text}
     aliases = {"float_of": "bits_of", "pair_at": "interleave", "choose_by": "flags_of", "settle": "in_memory"}
     found = {aliases.get(name, name) for name in names} & set(pieces)
     found |= {other for name in found for other in NEEDS.get(name, ())}

@@ -17,9 +17,10 @@ KEYWORDS = """
     arguments first last memory scratch number zeros sum found done typeof linux unix e i n main
 """
 _TEXTS = "".join((TYPES, *PIECES.values(), *AVX512.values()))
-_HELPERS = set(re.findall(r"INLINE [^(;]*?\b(\w+)\(", _TEXTS)) | set(re.findall(r"typedef \w+ (\w+)", TYPES))
-_HELPERS |= {"half", "bfloat", "LANES", "infinity", "INLINE", "INLINED"}
-TAKEN = frozenset(KEYWORDS.split()) | _HELPERS
+_FUNCTIONS: list[str] = re.findall(r"INLINE [^(;]*?\b(\w+)\(", _TEXTS)
+_TYPES: list[str] = re.findall(r"typedef \w+ (\w+)", TYPES)
+_OTHERS = ("half", "bfloat", "LANES", "infinity", "INLINE", "INLINED")
+TAKEN = frozenset((*KEYWORDS.split(), *_FUNCTIONS, *_TYPES, *_OTHERS))
 
 
 def spelled(names: Iterable[str]) -> dict[str, str]:
