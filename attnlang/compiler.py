@@ -338,6 +338,20 @@ def device_target(device: torch.device) -> str:
     return f"cuda:{major}{minor}"
 
 
+def runnable_target(device: torch.device) -> str:
+    """The target of a device, `eager` for a CPU without a C++ compiler."""
+    from attnlang.execute_programs import native_level
+    from attnlang.runtime.cpp_errors import CompilerMissing
+
+    target = device_target(device)
+    try:
+        if target == "cpu":
+            native_level()
+        return target
+    except CompilerMissing:
+        return "eager"
+
+
 def plan_target(target: str | None) -> str:
     """The target of a plan without tensors: as asked, ATTNLANG_TARGET, the GPU of this machine, or `cuda:90`."""
     chosen = target or options().target

@@ -102,9 +102,9 @@ class Demo:
     def run_here(self) -> None:
         """On the device of this machine, at full size."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        target = compiler.device_target(device)
+        target = compiler.runnable_target(device)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        how = "dense PyTorch, as there is no GPU" if target == "eager" else "its kernel"
+        how = "dense PyTorch: there is no GPU and no C++ compiler" if target == "eager" else "its kernel"
         self.heading(f"Run here: {HEADS} heads × {LENGTH} tokens × {HEAD_DIM} on {target} ({how})")
         self.compare(target, HEADS, LENGTH, WINDOW, dtype, device)
 

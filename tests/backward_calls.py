@@ -109,7 +109,9 @@ def kernels(
     forward = driver.execute(meaning, inputs, target, want)
     assert forward.lse is not None
     values = {spelled(name): tensor for name, tensor in inputs.everything().items()}
-    for table in program_for(meaning, specialization, rows_class(inputs.sizes["NQ"], specialization.target)).tables:
+    for table in program_for(
+        meaning, specialization, rows_class(inputs.sizes["NQ"], specialization.target)
+    ).tables:
         made = evaluated(meaning, table, inputs)
         whole = torch.int64 if specialization.long else torch.int32
         kind = (

@@ -15,7 +15,10 @@ from attnlang import compiler, settings
 from attnlang.errors import AttnlangError, Diagnostic
 from attnlang.runtime import autograd
 from tests.catalogue import EXAMPLES
+from tests.cpp_kernels import needs_compiler
 from tests.kernel_calls import error, inputs, rounding
+
+pytestmark = needs_compiler
 
 CAUSAL = attnlang.load(EXAMPLES / "causal.attn")
 WINDOW = attnlang.load(EXAMPLES / "sliding_window.attn")
@@ -56,6 +59,8 @@ def test_without_a_compiler_one_warning_names_what_to_install() -> None:
             assert torch.equal(pattern(q, k, v), out)
         with pytest.raises(AttnlangError, match="compiler"):
             pattern(q, k, v, target="cpu")
+        assert compiler.runnable_target(q.device) == "eager"
+    assert compiler.runnable_target(q.device) == "cpu"
     close(pattern, out, q, k, v)
 
 

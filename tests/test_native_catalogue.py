@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from tests.cpp_kernels import needs_compiler
 from tests.definitions import DEFINITIONS, Case, cases
 from tests.kernel_calls import error, narrowed, rounding
 from tests.test_kernels import NAMES, pattern_of
+
+pytestmark = needs_compiler
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHOSEN = [
