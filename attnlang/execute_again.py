@@ -91,19 +91,16 @@ def again(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -
     kernel = prepare(launch.source, kernel_cache())
     grid = (tiles * symbols["B"] * symbols["H"], 1, 1)
     run = kernel.bound(grid, arguments_of(launch.source, sample, symbols), threads_for(symbols))
-    named = [argument.name for argument in launch.source.arguments if argument.kind == "pointer"]
-    order = [_PLACES[name] if name in _PLACES else len(_PLACES) + place for place, name in enumerate(named)]
-    fixed = [0 if name in _PLACES else lists[name].data_ptr() for name in named]
+    fixed = list(lists.values())
+    places = {name: place for place, name in enumerate(("Q", "K", "V", "out", "lse", *lists))}
+    pointers = [argument.name for argument in launch.source.arguments if argument.kind == "pointer"]
+    order = [places[name] for name in pointers]
     dtype = q.dtype
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         out, lse = torch.empty(made, dtype=dtype), torch.empty(lse_shape, dtype=real)
-        given = (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), lse.data_ptr(), *fixed)
-        run(*[given[place] for place in order])
+        given = (q, k, v, out, lse, *fixed)
+        run(*[given[place].data_ptr() for place in order])
         return out, lse
 
-    call.__dict__["lists"] = lists  # kept alive with the addresses above
     return call
-
-
-_PLACES = {"Q": 0, "K": 1, "V": 2, "out": 3, "lse": 4}

@@ -154,19 +154,27 @@ def differentiable(
     alike = replace(specialization, split=False, lse=True)
     grouped = symbols["H"] != symbols["HK"]
 
+    rest = {name: tensor for name, tensor in tensors.items() if name not in ("Q", "K", "V")}
+
     def backward(saved: Saved) -> dict[str, Tensor]:
         target = specialization.target
+        main = (tensor.detach().resolve_neg() for tensor in saved.inputs)
+        given = {**rest, **dict(zip("QKV", main, strict=True))}
         best = form or form_for(target, saved.needed)
         wanted = Wanted(saved.needed, saved.dlse is not None, grouped, best)
         launches = backward_program(pattern, alike, wanted)[attention]
         tiles = -(-symbols["NK"] // launches[-1].rows)
-        shares = shares_for(workers(target, q), symbols["B"] * symbols["H"], tiles) if best == "fused" else 1
+        shares = (
+            shares_for(workers(target, saved.out), symbols["B"] * symbols["H"], tiles)
+            if best == "fused"
+            else 1
+        )
         return gradients(
-            launches, tensors, symbols, saved.out, saved.lse, saved.dout, saved.dlse,
+            launches, given, symbols, saved.out, saved.lse, saved.dout, saved.dlse,
             target=target, walks=_walks(launches, walk), shares=shares,
         )  # fmt: skip
 
-    return with_kernel_backward(attend, backward, q, k, v)
+    return with_kernel_backward(attend, backward, (q, k, v), tuple(rest.values()))
 
 
 def form_for(target: str, needed: str) -> Form:
@@ -191,24 +199,15 @@ def _walks(launches: tuple[BackwardLaunch, ...], walk: Walk | None) -> Walks | N
     """The lists of each launch, for tiles of its own sides, where the forward pass read lists."""
     if walk is None or walk.tiling is None:
         return None
-    found: dict[str, Listed] = {}
+    found: dict[str, Walk] = {}
     for launch in launches[1:]:
         by_keys = launch.over == "NK"
         sides = (launch.columns, launch.rows) if by_keys else (launch.rows, launch.columns)
-        own = walk.with_sides(*sides, by_keys)
-        found[launch.over] = Listed(own.tensors, own.numbers)
+        found[launch.over] = walk.with_sides(*sides, by_keys)
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Listed:
-    """What a kernel by lists reads besides: tensors and numbers by argument, `row_tiles` among them."""
-
-    tensors: Mapping[str, Tensor]
-    numbers: Mapping[str, int]
-
-
-Walks = Mapping[str, Listed]
+Walks = Mapping[str, "Walk"]
 """Lists for the kernel whose programs own queries ("NQ"), and transposed ones for that whose programs own keys ("NK");
 none of those that walk ranges."""
 
@@ -262,13 +261,13 @@ def _summed(found: Tensor, result: Written, like: Tensor) -> Tensor:
 
 
 def _run(
-    launch: BackwardLaunch, tensors: Mapping[str, Tensor], symbols: Mapping[str, Any], listed: Listed | None,
+    launch: BackwardLaunch, tensors: Mapping[str, Tensor], symbols: Mapping[str, Any], listed: Walk | None,
     shares: int, target: str,
 ) -> None:  # fmt: skip
     tiles = -(-symbols[launch.over] // launch.rows)
     if listed is not None:
         tensors, symbols = {**tensors, **listed.tensors}, {**symbols, **listed.numbers}
-        tiles = listed.numbers["row_tiles"]
+        tiles = listed.row_tiles
     if any(result.shared for result in launch.written):
         symbols, tiles = {**symbols, "shares": shares}, shares
     run(launch.source, tiles * symbols["B"] * symbols["H"], tensors, symbols, target)

@@ -39,17 +39,15 @@ class Walk:
     row_tiles: int
     tiling: Tiling | None = None
     call: Classified | None = None
-    transposed: dict[tuple[int, int, bool], Walk] = field(default_factory=dict[tuple[int, int, bool], "Walk"])
+    others: dict[tuple[int, int, bool], Walk] = field(default_factory=dict[tuple[int, int, bool], "Walk"])
 
     def with_sides(self, rows: int, columns: int, by_keys: bool) -> Walk:
         """The same for tiles of other sides, kept: for kernels whose programs own tiles of queries, or of keys."""
         assert self.tiling is not None and self.call is not None
         key = (rows, columns, by_keys)
-        if key not in self.transposed:
-            self.transposed[key] = _walk(
-                self.call.tiling(self.tiling.walk, rows, columns), self.call, by_keys
-            )
-        return self.transposed[key]
+        if key not in self.others:
+            self.others[key] = _walk(self.call.tiling(self.tiling.walk, rows, columns), self.call, by_keys)
+        return self.others[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,17 +178,17 @@ def specialized(pattern: Pattern, specialization: Specialization) -> Pattern:
 
 
 def tilings_of(
-    pattern: Pattern,
+    special: Pattern,
     specialization: Specialization,
     sides: Sequence[tuple[int, int]],
     symbols: Mapping[str, bool | int | float],
     tensors: Mapping[str, Any] | None,
 ) -> tuple[Tiling | None, ...]:
-    """For each attention of a pattern, the lists that its kernel with tiles of `sides` should read; None: ranges."""
+    """For each attention of a specialized pattern, the lists that its kernel with tiles of `sides` should read; None:
+    ranges."""
     from attnlang.passes.planning import facts_of
     from attnlang.passes.tiling import choose_tiling
 
-    special = specialized(pattern, specialization)
     facts = facts_of(special, specialization)
     attentions = [stage for stage in special.stages if isinstance(stage, Attention)]
     return tuple(
@@ -212,7 +210,7 @@ def _make(
     arrays = {name: contents(tensor, block) for name, tensor in tensors.items()}
     special = specialized(pattern, specialization)
     attentions = [stage for stage in special.stages if isinstance(stage, Attention)]
-    found = tilings_of(pattern, specialization, sides, symbols, arrays)
+    found = tilings_of(special, specialization, sides, symbols, arrays)
     walks: list[Walk] = []
     for launch, attention, tiling in zip(launches, attentions, found, strict=True):
         call = Classified(special, attention, symbols, arrays, inputs.device())
@@ -225,8 +223,8 @@ def _make(
 
 
 def contents(tensor: Tensor, block: int) -> Any:
-    """What the classification may know of a tensor: its elements, or of a large one on another device the least and the
-    greatest of each block, found there."""
+    """What the classification may know of a tensor: a copy of its elements, which may change later, or of a large one
+    on another device the least and the greatest of each block, found there."""
     from attnlang.passes.summaries import Summary
     from attnlang.runtime.summaries import blocks_of, extremes
 
@@ -234,7 +232,8 @@ def contents(tensor: Tensor, block: int) -> Any:
     if tensor.device.type != "cpu" and tensor.numel() > MOST_COPIED:
         lengths = blocks_of(tensor.shape, block)
         return Summary(*extremes(tensor, lengths), lengths, tuple(tensor.shape))
-    return (tensor.double() if tensor.dtype.is_floating_point else tensor).cpu().numpy()
+    own = tensor.double() if tensor.dtype.is_floating_point else tensor
+    return own.to("cpu", copy=True).numpy()
 
 
 def _walk(tiling: Tiling, call: Classified, by_keys: bool) -> Walk:

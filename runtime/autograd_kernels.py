@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+Tensors = tuple[Tensor, ...]
 Attend = Callable[[], tuple[Tensor, Tensor]]
 """The result and lse [B, H, NQ] of an attention."""
 
@@ -35,33 +36,34 @@ Backward = Callable[[Saved], dict[str, Tensor]]
 class _KernelBackward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, attend: Attend, backward: Backward, q: Tensor, k: Tensor, v: Tensor
+        ctx: Any, attend: Attend, backward: Backward, others: Tensors, q: Tensor, k: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor]:
         out, lse = attend()
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.save_for_backward(q, k, v, out, lse, *others)
         ctx.gradients = backward
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         dout, dlse = gradients
-        q, k, v, out, lse = cast(tuple[Tensor, ...], ctx.saved_tensors)
-        wanted = zip("QKV", ctx.needs_input_grad[2:], strict=True)
+        q, k, v, out, lse, *_ = cast(Tensors, ctx.saved_tensors)  # fails where one was changed meanwhile
+        wanted = zip("QKV", ctx.needs_input_grad[3:], strict=True)
         needed = "".join(name for name, wants in wanted if wants)
         if dout is None and dlse is None:
-            return (None,) * 5
+            return (None,) * 6
         found = ctx.gradients(
             Saved((q, k, v), out, lse, torch.zeros_like(out) if dout is None else dout, dlse, needed)
         )
         inputs = {"Q": q, "K": k, "V": v}
         made = {name: found.get(name, None) for name in needed}
         filled = {n: torch.zeros_like(inputs[n]) if grad is None else grad for n, grad in made.items()}
-        return (None, None, *(filled.get(name) for name in "QKV"))
+        return (None, None, None, *(filled.get(name) for name in "QKV"))
 
 
 def with_kernel_backward(
-    attend: Attend, backward: Backward, q: Tensor, k: Tensor, v: Tensor
+    attend: Attend, backward: Backward, main: tuple[Tensor, Tensor, Tensor], others: Tensors
 ) -> tuple[Tensor, Tensor]:
-    """`attend()`, differentiable once in q, k and v by `backward`."""
-    return cast("tuple[Tensor, Tensor]", cast(Any, _KernelBackward).apply(attend, backward, q, k, v))
+    """`attend()`, differentiable once in q, k and v (`main`) by `backward`. `others`: tensors that both read; that one
+    of them was changed in between is an error, as it is for q, k and v."""
+    return cast("tuple[Tensor, Tensor]", cast(Any, _KernelBackward).apply(attend, backward, others, *main))

@@ -11,7 +11,8 @@ import torch
 
 from attnlang import Pattern, load
 from attnlang import execute as driver
-from attnlang.execute_backward import Form, Listed, Wanted, backward_program, gradients
+from attnlang.execute_backward import Form, Wanted, backward_program, gradients
+from attnlang.execute_tilings import Walk
 from attnlang.ir.kernel import spelled
 from attnlang.ir.pattern import Attention, Let
 from attnlang.passes.classify import classify
@@ -27,7 +28,7 @@ QUERIES, KEYS = 16, 32  # sides of the interpreter's tiles
 
 def listed(
     made: Lists, classes: np.ndarray, shape: tuple[int, int], orders: dict[str, np.ndarray], others: int
-) -> Listed:
+) -> Walk:
     """The arguments of a kernel by lists."""
     arrays = {
         "tile_class": np.ascontiguousarray(np.broadcast_to(classes, shape)), "tile_starts": made.starts,
@@ -35,7 +36,7 @@ def listed(
     }  # fmt: skip
     tensors = {name: torch.as_tensor(array.astype(np.int32)) for name, array in arrays.items()}
     numbers = {"row_tiles": made.heavy.shape[1], **({"key_tiles": others} if orders else {})}
-    return Listed(tensors, numbers)
+    return Walk(tensors, numbers, numbers["row_tiles"])
 
 
 def found_by_lists(call: Call, form: Form, ordered: bool) -> dict[str, torch.Tensor]:

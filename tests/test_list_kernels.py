@@ -215,3 +215,42 @@ def call_of(
     """The call as the driver hands it on."""
     sizes = {"B": 1, "H": 1, "HK": 1, "NQ": q.shape[2], "NK": k.shape[2], "D": 16, "DV": 16}
     return Inputs(q, k, v, sizes, {"q_offset": 0, "scale": 0.25, "dilation": 2, **numbers}, {"ids": ids})
+
+
+def gradient(ids: torch.Tensor, given: list[torch.Tensor]) -> torch.Tensor:
+    """The gradient of V of the sum of all, by kernels."""
+    leaves = [tensor.clone().requires_grad_() for tensor in given]
+    DOCUMENT(*leaves, ids=ids, target="interpret").square().sum().backward()
+    assert leaves[2].grad is not None
+    return leaves[2].grad
+
+
+def test_lists_are_of_what_a_tensor_held_and_not_of_what_it_holds_now(always: list[Walk]) -> None:
+    given = inputs(100, 100)
+    first = torch.arange(100)[None] // 30
+    second, changed = first.clone(), first.clone()
+    wanted = gradient(first, given)
+    execute_tilings.forget()
+    DOCUMENT(*given, ids=changed, target="interpret")  # its lists are kept
+    changed.copy_(torch.arange(100)[None] % 2)
+    assert torch.equal(gradient(second, given), wanted)
+
+
+def test_a_tensor_that_changes_before_the_backward_pass_is_an_error(always: list[Walk]) -> None:
+    q, k, v = inputs(100, 100)
+    ids = torch.arange(100)[None] // 30
+    out = DOCUMENT(q.requires_grad_(), k, v, ids=ids, target="interpret")
+    ids.add_(torch.arange(100)[None] % 2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_without_a_tensor_that_decides_a_plan_has_no_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("classified without the tensor that decides")
+
+    monkeypatch.setattr(tiling, "classify", refuse)
+    monkeypatch.setattr(tiling, "find_order", refuse)
+    decisions = DOCUMENT.plan(4096, 4096, target="cuda:90").decisions
+    (ranges,) = (decision for decision in decisions if decision.subject == "key ranges")
+    assert "closed-form" in ranges.choice

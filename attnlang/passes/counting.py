@@ -9,9 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnlang.ir.bounds import Facts
-from attnlang.ir.pattern import BATCH, HEAD, Apply, Attention, Axis, Expr, Index, Literal, Read, Symbol
+from attnlang.ir.pattern import (
+    BATCH,
+    HEAD,
+    Apply,
+    Attention,
+    Axis,
+    Expr,
+    Index,
+    Literal,
+    Read,
+    Symbol,
+    free_axes,
+)
 from attnlang.ir.plan import Band, BranchPlan, TileCount
-from attnlang.ir.rewrite import substitute
 from attnlang.passes.ranges import bands, key_range
 
 Numbers = NDArray[np.int64]
@@ -69,7 +80,7 @@ def count_tiles(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) ->
     without that tensor: visited everywhere, full nowhere."""
     queries, keys, heads = (int(symbols[name]) for name in ("NQ", "NK", "H"))
     rows, columns = branch.tile.rows, branch.tile.columns
-    by_head = any(_names_head(band) for band in branch.bands)
+    by_head = any(depends(band, HEAD) for band in branch.bands)
     full = partial = 0
     for head in range(heads if by_head else 1):
         some, every = tiles_of_ranges(
@@ -89,10 +100,9 @@ def count_tiles(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) ->
     )
 
 
-def _names_head(band: Band) -> bool:
-    return any(
-        substitute(part, {Index(HEAD): Literal(0)}) != part for part in (*band.lower, *band.upper, band.guard)
-    )
+def depends(band: Band, *axes: Axis) -> bool:
+    """Whether a band may differ along some of these axes."""
+    return any(free_axes(part) & set(axes) for part in (*band.lower, *band.upper, band.guard))
 
 
 def tiles_of_ranges(
@@ -168,7 +178,7 @@ def _pairs(found: tuple[Band, ...], query: Axis, symbols: Mapping[str, Any]) -> 
         return None
     heads = int(symbols["H"])
     position = np.arange(int(symbols["NQ"]), dtype=np.int64) + int(symbols["q_offset"])
-    by_head = any(_names_head(band) for band in found)
+    by_head = any(depends(band, HEAD) for band in found)
     try:
         counts = [
             _pairs_of_rows(found, symbols, {Index(HEAD): head, Index(query): position}, len(position))

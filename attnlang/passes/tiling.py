@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from attnlang.ir.bounds import Facts
 from attnlang.ir.kernel import LISTED, ORDERED
-from attnlang.ir.pattern import Attention, Let, Pattern, Stage, Symbol
+from attnlang.ir.pattern import BATCH, HEAD, Attention, Let, Pattern, Stage, Symbol
 from attnlang.ir.plan import Band, Decision, TileCount, WalkKind
 from attnlang.ir.rewrite import conjunction
 from attnlang.ir.walk import parts_of, reads_of
 from attnlang.passes.boxes_map import Counts
 from attnlang.passes.classify import Tiles, classify
-from attnlang.passes.counting import tiles_of_ranges
+from attnlang.passes.counting import depends, tiles_of_ranges
 from attnlang.passes.order import Order, find_order
 from attnlang.passes.ranges import bands
 from attnlang.passes.tile_lists import Lists, lists, transposed_lists
@@ -125,18 +125,16 @@ def choose_tiling(
     columns: int,
     facts: Facts,
 ) -> Tiling | None:
-    """Lists for one attention at one call; None where its kernel does better with ranges.
+    """Lists for one attention at one call; None where its kernel does better with ranges, and where a tensor that
+    decides is not at hand.
 
     `symbols`: sizes, q_offset and parameters; `tensors`: arrays of the declared tensors that `read_by` names.
     """
     query, key = attention.rows[-1], attention.over
     found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
     queries, keys = int(symbols["NQ"]), int(symbols["NK"])
-    if (
-        is_exact(found)
-        or queries < FEWEST_QUERIES
-        or -(-queries // rows) * -(-keys // columns) < FEWEST_TILES
-    ):
+    few = queries < FEWEST_QUERIES or -(-queries // rows) * -(-keys // columns) < FEWEST_TILES
+    if few or is_exact(found) or not read_by(attention, pattern.stages)[0] <= (tensors or {}).keys():
         return None
     ordered = find_order(attention, symbols, tensors, rows, columns, pattern.stages)
     decisions: tuple[Decision, ...] = ()
@@ -202,12 +200,14 @@ def _of_ranges(
     """What the kernel would visit by ranges, over all heads and batch entries: heads that see alike count alike."""
     known = {**(tensors or {}), **symbols}
     heads = tiles.classes.shape[1]
-    share = tiles.batch * tiles.heads // tiles.classes.size
-    amounts = np.bincount(tiles.classes.ravel(), minlength=len(tiles.maps))
-    _, firsts = np.unique(tiles.classes.ravel(), return_index=True)
+    classes = (
+        tiles.classes.ravel() if any(depends(band, BATCH, HEAD) for band in found) else np.zeros(1, np.int64)
+    )
+    share = tiles.batch * tiles.heads // classes.size
+    _, firsts, amounts = np.unique(classes, return_index=True, return_counts=True)
     total = -(-int(symbols["NQ"]) // tiles.rows) * -(-int(symbols["NK"]) // tiles.columns)
     full = partial = 0
-    for amount, place in zip(amounts, firsts, strict=True):
+    for place, amount in zip(firsts, amounts, strict=True):
         at = (int(place) // heads, int(place) % heads)
         some, every = tiles_of_ranges(found, attention, (tiles.rows, tiles.columns), known, facts, at)
         full += int(amount) * share * every
