@@ -74,7 +74,7 @@ def _is_neutral(statements: tuple[Statement, ...], condition: Expr, stream: str)
                 added = accumulate and _value(value, condition, known) == "0"
                 if stream in (*offset.shape, *value.shape) and not added:
                     return False
-            case Loop(_, _, _, body, _):
+            case Loop(_, _, _, body, _, _):
                 if not _is_neutral_inside(body, stream):
                     return False
             case Remark():
@@ -90,7 +90,7 @@ def _is_neutral_inside(body: Iterable[Statement], stream: str) -> bool:
                 return False
             case Store():
                 return False
-            case Loop(_, _, _, inner, _) if not _is_neutral_inside(inner, stream):
+            case Loop(_, _, _, inner, _, _) if not _is_neutral_inside(inner, stream):
                 return False
             case _:
                 pass

@@ -69,7 +69,7 @@ def writes(statement: Statement) -> frozenset[str]:
     match statement:
         case Assign(name, _):
             return frozenset((name,))
-        case Loop(variable, _, _, body, _):
+        case Loop(variable, _, _, body, _, _):
             return frozenset((variable,)).union(*(writes(inner) for inner in body))
         case Store() | Remark():
             return frozenset()
@@ -112,7 +112,7 @@ class Normal:
                         mask=None if mask is None else self._condition(mask, made),
                     )
                     made.append(changed)
-                case Loop(_, start, stop, inner, _):
+                case Loop(_, start, stop, inner, _, _):
                     begin, end = self._apart(start, made), self._apart(stop, made)
                     made.append(replace(statement, start=begin, stop=end, body=self.statements(inner)))
                 case Remark():

@@ -111,6 +111,9 @@ class Printer:
         inner.numbers.add(loop.variable)
         head = f"for (int32_t {shown} = {scene.text(loop.start)}; {shown} < {scene.text(loop.stop)}; ++{shown}) {{"
         with self.lines.block(head):
+            if loop.columns is not None:
+                inner.lengths["N"] = columns = self.page.fresh("columns")
+                self.lines.add(f"const int64_t {columns} = {inner.text(loop.columns)};")
             body = loop.body
             stream = "N" if self.lane == "M" else "M"
             listed = loop.pipelined and not self.layout.few
@@ -143,7 +146,7 @@ class Printer:
             asked |= {part.name for part in parts(condition) if isinstance(part, Var)}
             self.body(tuple(s for s in rest if s not in pointwise), inner, asked)
             with lines.block(
-                f"for (int64_t in_{stream} = 0; in_{stream} < {self.sizes[stream]}; ++in_{stream}) {{"
+                f"for (int64_t in_{stream} = 0; in_{stream} < {scene.lengths[stream]}; ++in_{stream}) {{"
             ):
                 if self.lane in condition.shape:
                     lines.add("uint16_t found = 0;" if flagged else "ints found{};")
@@ -269,7 +272,7 @@ def _plainly(group: Pass) -> frozenset[str]:
             case Assign(_, Dot(_, _, _, _, _, accumulator)):
                 if accumulator is not None:
                     found |= {part.name for part in parts(accumulator) if isinstance(part, Var)}
-            case Loop(_, _, _, body, _):
+            case Loop(_, _, _, body, _, _):
                 for inner in body:
                     found |= _plainly(Pass((), [inner]))
             case _:

@@ -98,7 +98,8 @@ def _statement(statement: Statement, lines: Lines) -> None:
             order = ', sem="relaxed"' if accumulate else ""
             writes = "tl.atomic_add" if accumulate else "tl.store"
             lines.add(f"{writes}({address}, {_print(value)}{shown}{order})")
-        case Loop(variable, start, stop, body, _):
+        case Loop(variable, start, stop, body, _, columns):
+            assert columns is None, "tiles of Triton have one length"
             with lines.block(f"for {variable} in range({_print(start)}, {_print(stop)}):"):
                 for inner in body:
                     _statement(inner, lines)

@@ -160,7 +160,7 @@ def text_of(pattern: Pattern, isa: str, special: Specialization) -> str:
     return print_cpp(kernel, isa).text
 
 
-SPECIAL = Specialization("interpret", "fp32", 64, 64)
+SPECIAL = Specialization("cpu:avx512", "fp32", 64, 64)
 
 
 def test_code_is_the_same_each_time_and_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

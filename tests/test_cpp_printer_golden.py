@@ -16,12 +16,12 @@ from tests.cpp_printed import kernels, tiled
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, tuple[str, Specialization]] = {
-    "causal": ("avx512", Specialization("interpret", "fp32", 64, 64, lse=True)),
-    "sliding_window": ("avx512bf16", Specialization("interpret", "bf16", 128, 128)),
-    "t5": ("portable", Specialization("interpret", "fp32", 24, 40)),
+    "causal": ("avx512", Specialization("cpu:avx512", "fp32", 64, 64, lse=True)),
+    "sliding_window": ("avx512bf16", Specialization("cpu:avx512bf16", "bf16", 128, 128)),
+    "t5": ("portable", Specialization("cpu:portable", "fp32", 24, 40)),
     "neighborhood_1d": (
         "avx2",
-        Specialization("interpret", "fp16", 32, 32, strided=("Q", "K", "V"), nonnegative=False),
+        Specialization("cpu:avx2", "fp16", 32, 32, strided=("Q", "K", "V"), nonnegative=False),
     ),
 }
 """Of each instruction set one: full and partial tiles, pairs of bfloat, look-ups for every pair, copied rows."""

@@ -143,13 +143,15 @@ class Store:
 
 @dataclass(frozen=True)
 class Loop:
-    """`for variable in start … stop − 1`. `pipelined`: its loads may be prefetched."""
+    """`for variable in start … stop − 1`. `pipelined`: its loads may be prefetched. `columns`: how many places of N
+    there are in its body, the first ones, where that differs from turn to turn; for printers of the CPU."""
 
     variable: str
     start: Expr
     stop: Expr
     body: tuple[Statement, ...]
     pipelined: bool = False
+    columns: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -270,8 +272,8 @@ def operands(statement: Statement) -> tuple[Expr, ...]:
             return (value,)
         case Store(_, base, offset, value, mask, _):
             return (base, offset, value) if mask is None else (base, offset, value, mask)
-        case Loop(_, start, stop, _, _):
-            return (start, stop)
+        case Loop(_, start, stop, _, _, columns):
+            return (start, stop) if columns is None else (start, stop, columns)
         case Remark(_):
             return ()
 
@@ -295,7 +297,7 @@ def names(statements: tuple[Statement, ...]) -> frozenset[str]:
         for part in operands(statement):
             visit(part)
         match statement:
-            case Assign(name, _) | Store(name, _, _, _, _, _) | Loop(name, _, _, _, _):
+            case Assign(name, _) | Store(name, _, _, _, _, _) | Loop(name, _, _, _, _, _):
                 found.add(name)
             case Remark(_):
                 pass

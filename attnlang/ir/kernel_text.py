@@ -47,8 +47,10 @@ def _statement(statement: Statement, depth: int) -> list[str]:
             where = "" if mask is None else f" where {_text(mask)}"
             sign = "+=" if accumulate else "="
             return [f"{indent}{pointer}[{_text(base)} + {_text(offset)}] {sign} {_text(value)}{where}"]
-        case Loop(variable, start, stop, body, _):
+        case Loop(variable, start, stop, body, _, columns):
             head = f"{indent}for {variable} in {_text(start)} … {_text(stop)} - 1:"
+            if columns is not None:
+                head = f"{head[:-1]}, of N the first {_text(columns)}:"
             return [head, *(line for inner in body for line in _statement(inner, depth + 1))]
         case _:
             assert_never(statement)

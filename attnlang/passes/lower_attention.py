@@ -19,6 +19,7 @@ from attnlang.ir.pattern import (
 from attnlang.ir.plan import Band, Specialization, Tile, WalkKind
 from attnlang.ir.rewrite import simplify
 from attnlang.passes.algebra import scaled
+from attnlang.passes.lower_columns import ColumnWalk
 from attnlang.passes.lower_expr import Lowering
 from attnlang.passes.lower_walk import Keys, ListWalk, RangeWalk, Walk
 from attnlang.passes.prune import prune
@@ -28,6 +29,7 @@ from attnlang.passes.typed import binary, cast, elementwise, weight
 
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 MINUS_INFINITY = float("-inf")
+EVERY = Const(True, "i1")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class _Forward:
         self.program = Scope(frozenset((BATCH, HEAD)))
         self.rows = Scope(frozenset((self.query,)), self.program)
         self.split: ir.Expr = Const(0, "i32")
-        self.walk: Walk = RangeWalk(self.lowering, self.program, attention, bands, tile, heavy_first, facts)
+        ranges = ColumnWalk if _any_width(specialization.target, tile) else RangeWalk
+        self.walk: Walk = ranges(self.lowering, self.program, attention, bands, tile, heavy_first, facts)
         if walk != "ranges":
             self.walk = ListWalk(self.lowering, self.program, tile, walk == "ordered")
 
@@ -183,11 +186,12 @@ class _Forward:
         lowering = self.lowering
         scope = Scope(frozenset((self.key,)), self.rows)
         number = Var(lowering.fresh("t", scope), "i32")
-        self._place_keys(scope, keys.tile(number), keys.masked)
+        self._place_keys(scope, keys.lanes(scope, number), keys.masked)
         self._update(scope, keys.masked, running)
         lowering.end_loop()
         start, stop = self._share(keys)
-        return ir.Loop(number.name, start, stop, tuple(scope.statements), pipelined=True)
+        columns = None if keys.columns is None else keys.columns(number)
+        return ir.Loop(number.name, start, stop, tuple(scope.statements), pipelined=True, columns=columns)
 
     def _share(self, keys: Keys) -> tuple[ir.Expr, ir.Expr]:
         """This program's part of a loop."""
@@ -204,13 +208,12 @@ class _Forward:
 
         return end(self.split), end(binary("add", self.split, Const(1, "i32")))
 
-    def _place_keys(self, scope: Scope, tile: ir.Expr, masked: bool) -> None:
+    def _place_keys(self, scope: Scope, lanes: ir.Expr, masked: bool) -> None:
         lowering = self.lowering
-        first = lowering.assign(scope, "k_first", binary("mul", tile, Const(self.tile.columns, "i32")))
-        found = self.walk.keys(binary("add", first, ir.Lanes("N")), scope)
+        found = self.walk.keys(lanes, scope)
         scope.known[self.key] = found.at
         scope.known["storage", self.key] = found.at
-        if masked:
+        if masked and found.exists != EVERY:
             scope.known["tail", self.key] = lowering.assign(scope, "exists", found.exists)
 
     def _update(self, scope: Scope, masked: bool, running: _Running) -> None:
@@ -221,10 +224,12 @@ class _Forward:
         score = cast(lowering.lower(simplify(scaled(self.attention.score, LOG2E, moving)), scope), "fp32")
         if masked:
             visible = simplify(Apply("and", (self.attention.mask, self.attention.sparsity)))
-            exists = scope.known["tail", self.key]
-            shown = (
-                exists if visible == Literal(True) else binary("and", lowering.lower(visible, scope), exists)
-            )
+            exists = scope.known.get(("tail", self.key), EVERY)
+            if visible == Literal(True):
+                shown = exists
+            else:
+                shown = lowering.lower(visible, scope)
+                shown = shown if exists == EVERY else binary("and", shown, exists)
             if weight(shown) > 1:
                 shown = lowering.assign(scope, "visible", shown)
             score = elementwise("where", [shown, score, Const(MINUS_INFINITY, "fp32")], "fp32")
@@ -326,6 +331,11 @@ class _Forward:
 
     def _stores_lse(self) -> bool:
         return self.specialization.lse or self.specialization.split
+
+
+def _any_width(target: str, tile: Tile) -> bool:
+    """Whether tiles need not be as wide as the others; those of a few queries have their keys along vectors."""
+    return target.partition(":")[0] == "cpu" and tile.rows >= 16
 
 
 @dataclass(frozen=True)

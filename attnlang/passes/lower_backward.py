@@ -172,7 +172,7 @@ class _Build:
     ) -> ir.Loop:
         frame = pairs.frame
         scope, counter = frame.loop()
-        exists = frame.place_others(scope, walk, keys.tile(counter), keys.masked)
+        exists = frame.place_others(scope, walk, keys.lanes(scope, counter), keys.masked)
         pairs.place(scope, keys.masked, frame.own_exists if scatters else None)
         for items in sums.values():
             for item in items:

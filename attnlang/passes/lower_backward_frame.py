@@ -185,12 +185,10 @@ class Frame:
             moved = binary("add", at, Var("q_offset", "i32"))
             scope.known[axis] = self.lowering.assign(scope, "q", moved)
 
-    def place_others(self, scope: Scope, walk: Walk, tile: ir.Expr, masked: bool) -> ir.Expr:
+    def place_others(self, scope: Scope, walk: Walk, lanes: ir.Expr, masked: bool) -> ir.Expr:
         """A tile of the tokens walked over; returns which of them exist."""
         lowering = self.lowering
-        hint = "row_first" if self._is_query(self.other) else "k_first"
-        first = lowering.assign(scope, hint, binary("mul", tile, Const(self.tile.columns, "i32")))
-        found = walk.keys(binary("add", first, ir.Lanes("N")), scope)
+        found = walk.keys(lanes, scope)
         self._place(scope, self.other, found.at)
         if masked:
             scope.known["tail", self.other] = lowering.assign(scope, "exists", found.exists)

@@ -91,6 +91,8 @@ class QueryWalk(RangeWalk):
     `whole`: a tile with keys beyond the last has no full tiles, so that these keys are masked.
     """
 
+    first = "row_first"
+
     def __init__(
         self, lowering: Lowering, scope: Scope, attention: Attention, tile: Tile, facts: Facts, whole: bool
     ) -> None:
@@ -113,7 +115,7 @@ class QueryWalk(RangeWalk):
             last = binary("sub", tiles, Const(1, "i32"))
             number = lowering.assign(scope, "tile", binary("sub", last, number))
         rows = Const(self.tile.rows, "i32")
-        self.first = first = lowering.assign(scope, "key_first", binary("mul", number, rows))
+        self.key_first = first = lowering.assign(scope, "key_first", binary("mul", number, rows))
         stop = binary("min", binary("add", first, rows), Var("NK", "i32"))
         scope.known[FIRST, ()] = lowering.lengthen(first)
         last = lowering.assign(scope, "key_last", binary("sub", stop, Const(1, "i32")))
@@ -134,7 +136,7 @@ class QueryWalk(RangeWalk):
         piece = super()._piece(band)
         if not self.whole or piece.full_stop == piece.full_first:
             return piece
-        beyond = binary("add", self.first, Const(self.tile.rows, "i32"))
+        beyond = binary("add", self.key_first, Const(self.tile.rows, "i32"))
         ragged = binary("lt", Var("NK", "i32"), beyond)
         stop = elementwise("where", [ragged, piece.full_first, piece.full_stop], "i32")
         return replace(piece, full_stop=self.lowering.assign(self.scope, "full_stop", stop))
@@ -153,6 +155,8 @@ class ListQueryWalk(ListWalk):
 
     `whole`: a tile with places without keys has no full tiles, so that these are masked.
     """
+
+    first = "row_first"
 
     def __init__(self, lowering: Lowering, scope: Scope, tile: Tile, ordered: bool, whole: bool) -> None:
         super().__init__(lowering, scope, tile, ordered)

@@ -24,13 +24,15 @@ FIRST, LAST = Symbol("q_first", "int"), Symbol("q_last", "int")
 
 @dataclass(frozen=True)
 class Keys:
-    """One loop over tiles of keys, `start … stop − 1`; `tile` gives the number of the tile at a place of the loop, as
-    an expression. `masked`: pairs may be hidden; else every pair of every tile is visible."""
+    """One loop over tiles of keys, `start … stop − 1`; `lanes` places the keys of the tile at a number of the loop.
+    `masked`: pairs may be hidden; else every pair of every tile is visible. `columns`: how many keys the tile at a
+    number has, where that differs."""
 
     masked: bool
     start: ir.Expr
     stop: ir.Expr
-    tile: Callable[[Var], ir.Expr]
+    lanes: Callable[[Scope, Var], ir.Expr]
+    columns: Callable[[Var], ir.Expr] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class RangeWalk:
     pointers: tuple[ir.Pointer, ...] = ()
     scalars: tuple[ir.Scalar, ...] = ()
     in_order = True  # rows are stored where they stand
+    first = "k_first"
 
     def __init__(
         self, lowering: Lowering, scope: Scope, attention: Attention, bands: tuple[Band, ...], tile: Tile,
@@ -59,6 +62,7 @@ class RangeWalk:
         self.tile = tile
         self.heavy_first = heavy_first
         self.facts = facts
+        self.step = tile.columns  # keys from one place where a tile may begin to the next
 
     def tiles(self) -> ir.Expr:
         """How many tiles of queries a head has."""
@@ -96,23 +100,27 @@ class RangeWalk:
     def loops(self) -> list[Keys]:
         """Full tiles, where a band has any, and partial ones."""
         pieces = self._disjoint([self._piece(band) for band in self.bands])
-        full = [_Run(piece.full_first, piece.full_stop) for piece in pieces]
+        full = [Run(piece.full_first, piece.full_stop) for piece in pieces]
         around = [
             run
             for piece in pieces
-            for run in (_Run(piece.first, piece.full_first), _Run(piece.full_stop, piece.stop))
+            for run in (Run(piece.first, piece.full_first), Run(piece.full_stop, piece.stop))
         ]
         partial = [run for run in around if run.first != run.stop]  # one name at both ends: nothing
         result = [self._in_turn(full, masked=False)] if any(band.exact for band in self.bands) else []
-        return [*result, self._in_turn(partial, masked=True)]
+        return [*result, *([self._in_turn(partial, masked=True)] if partial else [])]
 
-    def _in_turn(self, runs: list[_Run], masked: bool) -> Keys:
-        """One loop that goes through all runs one after the other."""
-        kind = "partial" if masked else "full"
+    def _ends(self, runs: list[Run], kind: str) -> list[ir.Expr]:
+        """Where each run ends, and the next begins, when all are laid end to end; 0 first."""
         ends: list[ir.Expr] = [Const(0, "i32")]
         for run in runs:
             longer = binary("add", ends[-1], binary("sub", run.stop, run.first))
             ends.append(self.lowering.assign(self.scope, f"{kind}_end", longer))
+        return ends
+
+    def _in_turn(self, runs: list[Run], masked: bool) -> Keys:
+        """One loop that goes through all runs one after the other."""
+        ends = self._ends(runs, "partial" if masked else "full")
 
         def tile(number: Var) -> ir.Expr:
             chosen: ir.Expr = number
@@ -124,12 +132,15 @@ class RangeWalk:
                 chosen = elementwise("where", [binary("lt", number, end), chosen, here], "i32")
             return chosen
 
-        return Keys(masked, ends[0], ends[-1], tile)
+        def lanes(scope: Scope, number: Var) -> ir.Expr:
+            return lanes_of(self, scope, tile(number))
+
+        return Keys(masked, ends[0], ends[-1], lanes)
 
     def _piece(self, band: Band) -> _Piece:
         lowering, scope = self.lowering, self.scope
         keys = key_range(band, self.attention.rows[-1], self.attention.over, FIRST, LAST, self.facts)
-        first = binary("floordiv", self._scalar(keys.first), Const(self.tile.columns, "i32"))
+        first = self._floor(self._scalar(keys.first))
         stop = self._ceiling(binary("max", self._scalar(keys.stop), Const(0, "i32")))
         first = lowering.assign(scope, "first", first)
         stop = lowering.assign(
@@ -137,10 +148,13 @@ class RangeWalk:
         )
         if keys.full_first is None or keys.full_stop is None:
             return _Piece(first, stop, first, first)
-        full_first = binary("max", self._ceiling(self._scalar(keys.full_first)), first)
+        least = first if self.step == 1 and keys.full_first == keys.first else None
+        full_first = least or binary("max", self._ceiling(self._scalar(keys.full_first)), first)
         if full_first != first:
             full_first = lowering.assign(scope, "full_first", binary("min", full_first, stop))
-        full_stop = self._signed_floor(self._scalar(keys.full_stop))
+        if self.step == 1 and keys.full_stop == keys.stop:
+            return _Piece(first, stop, full_first, stop)
+        full_stop = self._floor(binary("max", self._scalar(keys.full_stop), Const(0, "i32")))
         if full_first != Const(0, "i32"):
             full_stop = binary("max", full_stop, full_first)
         full_stop = lowering.assign(scope, "full_stop", binary("min", full_stop, stop))
@@ -155,11 +169,11 @@ class RangeWalk:
 
     def _ceiling(self, value: ir.Expr) -> ir.Expr:
         """Tiles that hold the first `value` keys; at most 0 where there are none."""
-        up = binary("add", value, Const(self.tile.columns - 1, "i32"))
-        return binary("floordiv", up, Const(self.tile.columns, "i32"))
+        return self._floor(binary("add", value, Const(self.step - 1, "i32")) if self.step > 1 else value)
 
-    def _signed_floor(self, value: ir.Expr) -> ir.Expr:
-        return binary("floordiv", binary("max", value, Const(0, "i32")), Const(self.tile.columns, "i32"))
+    def _floor(self, value: ir.Expr) -> ir.Expr:
+        """Whole tiles of the first `value` keys."""
+        return value if self.step == 1 else binary("floordiv", value, Const(self.step, "i32"))
 
     def _disjoint(self, pieces: list[_Piece]) -> list[_Piece]:
         """Sorts the bands' tile ranges by their first tile and cuts what an earlier one has covered."""
@@ -206,7 +220,7 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """Tile numbers first … stop − 1."""
 
     first: ir.Expr
@@ -215,6 +229,8 @@ class _Run:
 
 class ListWalk:
     """Tiles from lists: full ones, then partial ones; heavy rows of tiles first. `ordered`: tokens by an order."""
+
+    first = "k_first"
 
     def __init__(self, lowering: Lowering, scope: Scope, tile: Tile, ordered: bool) -> None:
         self.lowering = lowering
@@ -287,10 +303,16 @@ class ListWalk:
                 self.lowering.assign(self.scope, name, self._number("tile_starts", self.starts, place))
             )
 
-        def tile(number: Var) -> ir.Expr:
-            return self._number("tile_columns", self._long(number))
+        def lanes(scope: Scope, number: Var) -> ir.Expr:
+            return lanes_of(self, scope, self._number("tile_columns", self._long(number)))
 
-        return [Keys(False, ends[0], ends[1], tile), Keys(True, ends[1], ends[2], tile)]
+        return [Keys(False, ends[0], ends[1], lanes), Keys(True, ends[1], ends[2], lanes)]
 
 
 Walk = RangeWalk | ListWalk
+
+
+def lanes_of(walk: Walk, scope: Scope, tile: ir.Expr) -> ir.Expr:
+    """The places of a tile on the axis that is walked over, from its number."""
+    start = binary("mul", tile, Const(walk.tile.columns, "i32"))
+    return binary("add", walk.lowering.assign(scope, walk.first, start), ir.Lanes("N"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnlang.ir.bounds import Facts, direction
-from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Op, walk
+from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Op, Statement, walk
 from attnlang.ir.pattern import (
     Attention,
     Let,
@@ -201,23 +201,24 @@ def _branch(
     kernel = lowered(tile)
     verify_kernel(kernel, "lower_attention")
     made = [tile_decision, *(_range_decisions(found, heavy_first) if walk == "ranges" else [LISTED_ORDER])]
-    if loops := sum(isinstance(inner, Loop) for inner in _key_loops(kernel)[-1].body):
+    if loops := sum(isinstance(inner, Loop) for inner in _last_loop(kernel)):
         why = "their terms mix query and key, so that no matrix product gives them"
         made.append(Decision("sums", f"{loops} loop(s) for every tile of pairs", why))
     combine = lower_combine(f"{name}_combine", banner, specialization) if specialization.split else None
     return BranchPlan(attention, found, tile, heavy_first, kernel, walk, combine), made
 
 
-def _key_loops(kernel: Kernel) -> list[Loop]:
-    """The loops over keys: those that are pipelined."""
-    return [statement for statement in kernel.body if isinstance(statement, Loop) and statement.pipelined]
+def _last_loop(kernel: Kernel) -> tuple[Statement, ...]:
+    """What the last loop over keys does; nothing where no query sees any. Loops over keys are pipelined."""
+    loops = [statement for statement in kernel.body if isinstance(statement, Loop) and statement.pipelined]
+    return loops[-1].body if loops else ()
 
 
 def _pair_work(kernel: Kernel) -> PairWork:
     """What the last loop does for every pair of query and key."""
     parts = [
         part
-        for statement in walk(_key_loops(kernel)[-1].body)
+        for statement in walk(_last_loop(kernel))
         if isinstance(statement, Assign)
         for part in walk_expr(statement.value)
         if part.shape[:2] == ("M", "N")

@@ -59,10 +59,12 @@ def _block(
                     _expr(part, known, dims)
                 if join(offset.shape, value.shape) != value.shape:
                     raise KernelError(f"stores a value over {value.shape} at offsets over {offset.shape}")
-            case Loop(variable, start, stop, body, _):
+            case Loop(variable, start, stop, body, _, columns):
                 _expr(start, known, dims)
                 _expr(stop, known, dims)
                 inside = {**known, variable: ("i32", ())}
+                if columns is not None:
+                    _expr(columns, inside, dims)
                 _block(body, inside, dims)
             case Remark(_):
                 pass
