@@ -19,7 +19,7 @@ from attnlang.ir.pattern import (
 from attnlang.ir.plan import Band, Specialization, Tile, WalkKind
 from attnlang.ir.rewrite import simplify
 from attnlang.passes.algebra import scaled
-from attnlang.passes.lower_columns import ColumnWalk
+from attnlang.passes.lower_columns import ALWAYS, ColumnWalk, any_width
 from attnlang.passes.lower_expr import Lowering
 from attnlang.passes.lower_walk import Keys, ListWalk, RangeWalk, Walk
 from attnlang.passes.prune import prune
@@ -29,7 +29,6 @@ from attnlang.passes.typed import binary, cast, elementwise, weight
 
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
 MINUS_INFINITY = float("-inf")
-EVERY = Const(True, "i1")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class _Forward:
         self.program = Scope(frozenset((BATCH, HEAD)))
         self.rows = Scope(frozenset((self.query,)), self.program)
         self.split: ir.Expr = Const(0, "i32")
-        ranges = ColumnWalk if _any_width(specialization.target, tile) else RangeWalk
+        ranges = ColumnWalk if any_width(specialization.target, tile) else RangeWalk
         self.walk: Walk = ranges(self.lowering, self.program, attention, bands, tile, heavy_first, facts)
         if walk != "ranges":
             self.walk = ListWalk(self.lowering, self.program, tile, walk == "ordered")
@@ -213,7 +212,7 @@ class _Forward:
         found = self.walk.keys(lanes, scope)
         scope.known[self.key] = found.at
         scope.known["storage", self.key] = found.at
-        if masked and found.exists != EVERY:
+        if masked and found.exists != ALWAYS:
             scope.known["tail", self.key] = lowering.assign(scope, "exists", found.exists)
 
     def _update(self, scope: Scope, masked: bool, running: _Running) -> None:
@@ -224,12 +223,10 @@ class _Forward:
         score = cast(lowering.lower(simplify(scaled(self.attention.score, LOG2E, moving)), scope), "fp32")
         if masked:
             visible = simplify(Apply("and", (self.attention.mask, self.attention.sparsity)))
-            exists = scope.known.get(("tail", self.key), EVERY)
-            if visible == Literal(True):
-                shown = exists
-            else:
-                shown = lowering.lower(visible, scope)
-                shown = shown if exists == EVERY else binary("and", shown, exists)
+            exists = scope.known.get(("tail", self.key), ALWAYS)
+            shown = (
+                exists if visible == Literal(True) else binary("and", lowering.lower(visible, scope), exists)
+            )
             if weight(shown) > 1:
                 shown = lowering.assign(scope, "visible", shown)
             score = elementwise("where", [shown, score, Const(MINUS_INFINITY, "fp32")], "fp32")
@@ -331,11 +328,6 @@ class _Forward:
 
     def _stores_lse(self) -> bool:
         return self.specialization.lse or self.specialization.split
-
-
-def _any_width(target: str, tile: Tile) -> bool:
-    """Whether tiles need not be as wide as the others; those of a few queries have their keys along vectors."""
-    return target.partition(":")[0] == "cpu" and tile.rows >= 16
 
 
 @dataclass(frozen=True)

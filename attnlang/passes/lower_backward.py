@@ -26,7 +26,8 @@ from attnlang.ir.plan import Band, Specialization, Tile, WalkKind
 from attnlang.passes.lower_attention import Arguments
 from attnlang.passes.lower_backward_frame import Frame, Result, remarks
 from attnlang.passes.lower_backward_pairs import Pairs, Sum
-from attnlang.passes.lower_backward_walk import ListQueryWalk, QueryWalk, heavy_last
+from attnlang.passes.lower_backward_walk import ColumnQueryWalk, ListQueryWalk, QueryWalk, heavy_last
+from attnlang.passes.lower_columns import ColumnWalk, any_width
 from attnlang.passes.lower_walk import Keys, ListWalk, RangeWalk, Walk
 from attnlang.passes.scopes import Scope
 from attnlang.passes.typed import binary
@@ -91,13 +92,15 @@ def lower_backward(
         if walk != "ranges":
             return ListWalk(frame.lowering, frame.program, frame.tile, walk == "ordered")
         heavy = heavy_last(bands, query, facts)
-        return RangeWalk(frame.lowering, frame.program, attention, bands, frame.tile, heavy, facts)
+        kind = ColumnWalk if any_width(specialization.target, frame.tile) else RangeWalk
+        return kind(frame.lowering, frame.program, attention, bands, frame.tile, heavy, facts)
 
     def queries_of(frame: Frame) -> Walk:
         fused = form == "fused"
         if walk != "ranges":
             return ListQueryWalk(frame.lowering, frame.program, frame.tile, walk == "ordered", whole=fused)
-        return QueryWalk(frame.lowering, frame.program, attention, frame.tile, facts, whole=fused)
+        kind = ColumnQueryWalk if any_width(specialization.target, frame.tile) else QueryWalk
+        return kind(frame.lowering, frame.program, attention, frame.tile, facts, whole=fused)
 
     if form == "fused":
         found = [build.kernel("", key, query, tiles[1], queries_of, kept=last, scattered=first)]
@@ -180,7 +183,9 @@ class _Build:
         for result in scatters:
             pairs.scatter(scope, result, exists)
         frame.lowering.end_loop()
-        return ir.Loop(counter.name, keys.start, keys.stop, tuple(scope.statements), pipelined=True)
+        columns = None if keys.columns is None else keys.columns(counter)
+        body = tuple(scope.statements)
+        return ir.Loop(counter.name, keys.start, keys.stop, body, pipelined=True, columns=columns)
 
     def _result(self, tensor: str, shared: bool) -> Result:
         kind = self.arguments.tensors[tensor][0]

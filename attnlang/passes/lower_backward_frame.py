@@ -25,6 +25,7 @@ from attnlang.ir.pattern import (
 )  # fmt: skip
 from attnlang.ir.plan import Specialization, Tile
 from attnlang.passes.lower_attention import Arguments
+from attnlang.passes.lower_columns import ALWAYS
 from attnlang.passes.lower_expr import Lowering
 from attnlang.passes.lower_walk import Walk
 from attnlang.passes.prune import prune
@@ -190,7 +191,7 @@ class Frame:
         lowering = self.lowering
         found = walk.keys(lanes, scope)
         self._place(scope, self.other, found.at)
-        if masked:
+        if masked and found.exists != ALWAYS:
             scope.known["tail", self.other] = lowering.assign(scope, "exists", found.exists)
         return found.exists
 

@@ -32,6 +32,7 @@ from attnlang.passes.derivative import feature_axis, gradient, with_feature
 from attnlang.passes.derivative_parts import UNIT, Part, parts
 from attnlang.passes.lower_attention import LOG2E, MINUS_INFINITY
 from attnlang.passes.lower_backward_frame import Frame, Result
+from attnlang.passes.lower_columns import ALWAYS
 from attnlang.passes.reweight import factor_of
 from attnlang.passes.scopes import Scope
 from attnlang.passes.typed import binary, cast, elementwise, weight
@@ -144,7 +145,7 @@ class Pairs:
     def _shown(self, scope: Scope, also: ir.Expr | None) -> ir.Expr:
         lowering = self.frame.lowering
         visible = conjunction(self.attention.mask, self.attention.sparsity)
-        shown = scope.known["tail", self.frame.other]
+        shown = scope.known.get(("tail", self.frame.other), ALWAYS)
         if visible != TRUE:
             shown = binary("and", lowering.lower(visible, scope), shown)
         if also is not None:

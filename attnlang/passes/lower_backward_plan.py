@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attnlang.ir.kernel import Assign, Kernel, Load, Loop, walk
+from attnlang.ir.kernel import Kernel
 from attnlang.ir.pattern import TRUE, Apply, Attention, Expr, Let, Pattern, Reduce, Symbol
 from attnlang.ir.plan import BranchPlan, Obstacle, Plan, Tile
 from attnlang.ir.walk import reads_of
@@ -15,7 +15,7 @@ from attnlang.passes.lower_backward_tiles import backward_tiles
 from attnlang.passes.lower_expr import padded
 from attnlang.passes.planning import facts_of
 from attnlang.passes.reweight import factor_of
-from attnlang.passes.typed import walk as walk_expr
+from attnlang.passes.tiles import pair_work
 from attnlang.passes.verify_kernel import verify_kernel
 from attnlang.passes.widen import in_double
 from attnlang.source import NOWHERE
@@ -87,18 +87,7 @@ def _tiles(plan: Plan, branch: BranchPlan) -> tuple[Tile, Tile]:
     specialization = plan.specialization
     features = max(padded(specialization.head_dim), padded(specialization.value_dim))
     target = target_of(specialization.target)
-    return backward_tiles(target, specialization.dtype, features, _pair_loads(branch.kernel))
-
-
-def _pair_loads(kernel: Kernel) -> int:
-    """Values that the masked loop of a forward kernel loads for every pair of query and key."""
-    *_, last = (part for part in kernel.body if isinstance(part, Loop) and part.pipelined)
-    return sum(
-        isinstance(part, Load) and part.shape[:2] == ("M", "N")
-        for statement in walk(last.body)
-        if isinstance(statement, Assign)
-        for part in walk_expr(statement.value)
-    )
+    return backward_tiles(target, specialization.dtype, features, pair_work(branch.kernel).loads)
 
 
 def _branch(

@@ -25,6 +25,7 @@ from attnlang.ir.pattern import (
 )  # fmt: skip
 from attnlang.ir.plan import Band, Tile
 from attnlang.ir.rewrite import conjunction, map_children, substitute
+from attnlang.passes.lower_columns import ColumnWalk
 from attnlang.passes.lower_expr import Lowering
 from attnlang.passes.lower_walk import FIRST, LAST, Keys, Lanes, ListWalk, RangeWalk
 from attnlang.passes.ranges import bands
@@ -147,6 +148,10 @@ class QueryWalk(RangeWalk):
         if value.type == "i64":
             value = binary("min", binary("max", value, Const(0, "i64")), cast(Var("NQ", "i32"), "i64"))
         return cast(value, "i32")
+
+
+class ColumnQueryWalk(ColumnWalk, QueryWalk):
+    """Tiles of queries that begin and end where visible queries do."""
 
 
 class ListQueryWalk(ListWalk):

@@ -1,17 +1,14 @@
-"""Keys in closed form, key by key: all visible stretches laid end to end, and cut into tiles of nearly equal width.
+"""Tokens in closed form, one by one: all visible stretches laid end to end, and cut into tiles of nearly equal width.
 
-For targets whose tiles may have any width. No tile reaches beyond a stretch by more than its mask needs, several short
-stretches share a tile, and no tile is much narrower than the others.
+For targets whose tiles may have any width. No tile reaches beyond what some of its pairs see, several short stretches
+share a tile, and no tile is much narrower than the others.
 """
 
 from __future__ import annotations
 
 from attnlang.ir import kernel as ir
-from attnlang.ir.bounds import Facts
 from attnlang.ir.kernel import Const, Var
-from attnlang.ir.pattern import Attention
-from attnlang.ir.plan import Band, Tile
-from attnlang.passes.lower_expr import Lowering
+from attnlang.ir.plan import Tile
 from attnlang.passes.lower_walk import Keys, Lanes, RangeWalk, Run
 from attnlang.passes.scopes import Scope
 from attnlang.passes.typed import binary, elementwise
@@ -20,19 +17,22 @@ STEP = 12
 """Widths are multiples of it, but for the last one: rows that register tiles take at a time (4 or 6) divide it."""
 
 
-class ColumnWalk(RangeWalk):
-    """Tiles of up to `tile.columns` keys, which need not lie side by side."""
+ALWAYS = Const(True, "i1")
 
-    def __init__(
-        self, lowering: Lowering, scope: Scope, attention: Attention, bands: tuple[Band, ...], tile: Tile,
-        heavy_first: bool, facts: Facts,
-    ) -> None:  # fmt: skip
-        super().__init__(lowering, scope, attention, bands, tile, heavy_first, facts)
-        self.step = 1
+
+def any_width(target: str, tile: Tile) -> bool:
+    """Whether tiles need not be as wide as the others; those of a few queries have their keys along vectors."""
+    return target.partition(":")[0] == "cpu" and tile.rows >= 16
+
+
+class ColumnWalk(RangeWalk):
+    """Tiles of up to `tile.columns` tokens, which need not lie side by side."""
+
+    each = True
 
     def keys(self, lanes: ir.Expr, scope: Scope) -> Lanes:
         """All of them exist."""
-        return Lanes(self.lowering.assign(scope, "k", lanes), Const(True, "i1"))
+        return Lanes(super().keys(lanes, scope).at, ALWAYS)
 
     def _in_turn(self, runs: list[Run], masked: bool) -> Keys:
         lowering, kind = self.lowering, "partial" if masked else "full"

@@ -50,6 +50,7 @@ class RangeWalk:
     scalars: tuple[ir.Scalar, ...] = ()
     in_order = True  # rows are stored where they stand
     first = "k_first"
+    each = False  # a tile may begin at each key
 
     def __init__(
         self, lowering: Lowering, scope: Scope, attention: Attention, bands: tuple[Band, ...], tile: Tile,
@@ -62,7 +63,7 @@ class RangeWalk:
         self.tile = tile
         self.heavy_first = heavy_first
         self.facts = facts
-        self.step = tile.columns  # keys from one place where a tile may begin to the next
+        self.step = 1 if self.each else tile.columns  # from one place where a tile may begin to the next
 
     def tiles(self) -> ir.Expr:
         """How many tiles of queries a head has."""

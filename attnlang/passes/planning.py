@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnlang.ir.bounds import Facts, direction
-from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Op, Statement, walk
+from attnlang.ir.kernel import Kernel, Loop
 from attnlang.ir.pattern import (
     Attention,
     Let,
@@ -19,8 +19,7 @@ from attnlang.passes.lower_expr import padded
 from attnlang.passes.obstacles import obstacles, plain_output
 from attnlang.passes.ranges import bands
 from attnlang.passes.specialize import reads, specialize
-from attnlang.passes.tiles import PairWork, choose_tile
-from attnlang.passes.typed import walk as walk_expr
+from attnlang.passes.tiles import PairWork, choose_tile, last_loop, pair_work
 from attnlang.passes.verify_kernel import verify_kernel
 from attnlang.passes.widen import in_double
 from attnlang.targets import target_of
@@ -197,34 +196,15 @@ def _branch(
         return choose_tile(target, specialization.dtype, features, rows_limit, pairs, exact, listed)
 
     tile, _ = tiled(PairWork())
-    tile, tile_decision = tiled(_pair_work(lowered(tile)))
+    tile, tile_decision = tiled(pair_work(lowered(tile)))
     kernel = lowered(tile)
     verify_kernel(kernel, "lower_attention")
     made = [tile_decision, *(_range_decisions(found, heavy_first) if walk == "ranges" else [LISTED_ORDER])]
-    if loops := sum(isinstance(inner, Loop) for inner in _last_loop(kernel)):
+    if loops := sum(isinstance(inner, Loop) for inner in last_loop(kernel)):
         why = "their terms mix query and key, so that no matrix product gives them"
         made.append(Decision("sums", f"{loops} loop(s) for every tile of pairs", why))
     combine = lower_combine(f"{name}_combine", banner, specialization) if specialization.split else None
     return BranchPlan(attention, found, tile, heavy_first, kernel, walk, combine), made
-
-
-def _last_loop(kernel: Kernel) -> tuple[Statement, ...]:
-    """What the last loop over keys does; nothing where no query sees any. Loops over keys are pipelined."""
-    loops = [statement for statement in kernel.body if isinstance(statement, Loop) and statement.pipelined]
-    return loops[-1].body if loops else ()
-
-
-def _pair_work(kernel: Kernel) -> PairWork:
-    """What the last loop does for every pair of query and key."""
-    parts = [
-        part
-        for statement in walk(_last_loop(kernel))
-        if isinstance(statement, Assign)
-        for part in walk_expr(statement.value)
-        if part.shape[:2] == ("M", "N")
-    ]
-    loads = sum(isinstance(part, Load) for part in parts)
-    return PairWork(loads, sum(isinstance(part, Op) for part in parts))
 
 
 def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decision]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attnlang.ir.kernel import Assign, Kernel, Load, Loop, Op, Statement, walk
 from attnlang.ir.plan import Decision, Tile
+from attnlang.passes.typed import walk as walk_expr
 from attnlang.targets import Target
 
 # (family, half types?) → by the longer padded feature length up to 64, 128, 256: queries, keys, warps, stages.
@@ -30,6 +32,25 @@ class PairWork:
     operations: int = 0
 
 
+def pair_work(kernel: Kernel) -> PairWork:
+    """That of the last loop of a forward kernel, whose tiles are masked if any are."""
+    parts = [
+        part
+        for statement in walk(last_loop(kernel))
+        if isinstance(statement, Assign)
+        for part in walk_expr(statement.value)
+        if part.shape[:2] == ("M", "N")
+    ]
+    loads = sum(isinstance(part, Load) for part in parts)
+    return PairWork(loads, sum(isinstance(part, Op) for part in parts))
+
+
+def last_loop(kernel: Kernel) -> tuple[Statement, ...]:
+    """What the last loop over keys does; nothing where no query sees any. Loops over keys are pipelined."""
+    loops = [statement for statement in kernel.body if isinstance(statement, Loop) and statement.pipelined]
+    return loops[-1].body if loops else ()
+
+
 def choose_tile(
     target: Target, dtype: str, features: int, rows_limit: int, pairs: PairWork, exact: bool, listed: bool
 ) -> tuple[Tile, Decision]:
@@ -46,7 +67,7 @@ def choose_tile(
         return tile, _decision(tile, "one query: vectors of keys, and keys and values that stream by")
     if target.kind == "cpu":
         tile = Tile(min(rows_limit, 64), 192 if features <= 128 else 96, 1, 1)
-        return tile, _decision(tile, "vectors of queries, and keys and values that stay in the cache")
+        return tile, _decision(tile, "vectors of queries; so many visible keys at a time stay in the cache")
     family = "hip" if target.name.startswith("hip") else "hopper" if target.shared >= 200 * 1024 else "ampere"
     base = TILES[family, dtype != "fp32"][0 if features <= 64 else 1 if features <= 128 else 2]
     rows = min(base.rows, rows_limit)

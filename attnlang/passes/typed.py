@@ -63,6 +63,10 @@ def binary(op: str, x: ir.Expr, y: ir.Expr) -> ir.Expr:
         case _, Const(int(a), "i32" | "i64" as kind, ()), Const(int(b), _, ()) if y.type == kind:
             value = _folded(op, a, b)
             return operation(op, [x, y]) if value is None else Const(value, kind)
+        case "and", Const(True, "i1", ()), _:
+            return y
+        case "and", _, Const(True, "i1", ()):
+            return x
         case "add", Const(0, _, ()), _ if y.type == x.type:
             return y
         case "add" | "sub", _, Const(0, _, ()) if y.type == x.type:
