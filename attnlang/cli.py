@@ -61,7 +61,7 @@ class Command:
 
 COMMANDS = (
     Command(
-        "compile", "kernels ahead of time for GPUs that need not be here, with their registers and spills"
+        "compile", "kernels ahead of time, for GPUs that need not be here and for CPUs, with what they need"
     ),
     Command("check", "parse files and check names, types and axes: all mistakes at once"),
     Command("explain", "the plan: tiles, cost, algorithm, and the reason for each"),

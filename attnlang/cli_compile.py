@@ -1,4 +1,4 @@
-"""`attnlang compile`: kernels ahead of time for GPUs that need not be here, with their registers and spills."""
+"""`attnlang compile`: kernels ahead of time, for GPUs that need not be here and for CPUs, with what they need."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, assert_never
 
-from attnlang import Pattern
-from attnlang.cli_console import Column, complain, print_json, print_table, progress, say, size_text
+from attnlang import Pattern, compiler
+from attnlang.call_ahead import bind_ahead
+from attnlang.call_interface import Interface
+from attnlang.cli_compile_figures import Result, figures_of, print_kernels, problems_of
+from attnlang.cli_console import complain, print_json, progress, say, size_text
 from attnlang.cli_load import called, load_pattern, parameters_of
 from attnlang.cli_options import Pair, add_file, add_json, add_numbers
 from attnlang.cli_write import write_file
 from attnlang.errors import Diagnostic
+from attnlang.execute_ahead import Compiled
+from attnlang.execute_ahead_cpu import CompiledCpp, CppLibrary, PrintedCpp
 from attnlang.ir.text import pattern_text
-from attnlang.targets import target_ahead
+from attnlang.targets import target_ahead, target_of
 
-if TYPE_CHECKING:
-    from attnlang.execute_ahead import Compiled
-
-STAGES = ("ir", "plan", "triton", "ptx", "cubin")
+FORMS = ("ir", "plan")
+GPU, CPU = ("triton", "ptx", "cubin"), ("cpp", "so")
+STAGES = (*FORMS, *GPU, *CPU)
 DEFAULT_TARGET = "cuda:90"
-DEFAULT = "triton,ptx,cubin"
 PLAN_LENGTH, PLAN_HEADS = 4096, 16
 
 
-class NoCppYet(Diagnostic):
-    """C++ was asked for, which no printer writes yet."""
+class NoTargetHasStage(Diagnostic):
+    """`--emit` names a stage that none of the targets has."""
 
     code = "E607"
-    message = "--emit cpp comes with the native CPU kernels, which are not there yet"
-    hint = "there are {stages} and all"
+    message = "--emit {stage}: there is none for {targets}"
+    hint = "it is made for {family}; add --target {example}"
 
 
 class UnknownStage(Diagnostic):
@@ -61,15 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", default=".", help="where the files go (here)")
     parser.add_argument(
         "--target", dest="targets", metavar="TARGET", action="append",
-        help="cuda:80, cuda:90, cuda:100 or hip:gfx942 (cuda:90); repeatable",
+        help="cuda:80, cuda:90, cuda:100, hip:gfx942, cpu (the vectors of this machine), or cpu:portable, cpu:avx2, "
+        "cpu:avx512, cpu:avx512bf16 (cuda:90); repeatable",
     )  # fmt: skip
-    add_numbers(parser, 128, "bf16")
+    add_numbers(parser, 128, "bf16", double=True)
     parser.add_argument(
-        "--emit",
-        metavar="STAGES",
-        default=DEFAULT,
-        help=f"what is written, of {', '.join(STAGES)}, all ({DEFAULT})",
-    )
+        "--emit", metavar="STAGES",
+        help=f"what is written, of {', '.join(STAGES)}, all ({','.join(GPU)} for a GPU, {','.join(CPU)} for a CPU)",
+    )  # fmt: skip
     add_json(parser)
 
 
@@ -82,53 +84,40 @@ def run(
     head_dim: int,
     value_dim: int | None,
     dtype: str,
-    emit: str,
+    emit: str | None,
     as_json: bool,
 ) -> int:
     """Compile for every target, write the stages, and say what the kernels need."""
-    stages = stages_of(emit)
     places = targets_of(targets or [DEFAULT_TARGET])
+    stages = stages_of(emit, places)
     chosen = load_pattern(file, pattern)
     parameters = parameters_of(chosen, pairs, all_needed="plan" in stages)
     request = Request(chosen, parameters, head_dim, value_dim, dtype, stages, Path(output))
     files: list[Path] = []
-    compiled: list[Compiled] = []
+    results: dict[str, Result] = {}
     if "ir" in stages:
         files.append(write_file(request.folder / f"{chosen.name}.ir.txt", pattern_text(chosen.ir)))
     for target in places:
         with progress(f"compiling {chosen.name} for {target}"):
-            result = chosen.compile(
-                target=target, head_dim=head_dim, value_dim=value_dim, dtype=dtype, **parameters
-            )
-        compiled.append(result)
-        files += _write(request, result)
+            result = _made(request, target)
+        if result.target not in results:  # `cpu` may be a level that is asked for by name too
+            results[result.target] = result
+            files += _write(request, result)
     if as_json:
-        kernels = [figures for result in compiled for figures in kernel_figures(result)]
+        kernels = [figures for result in results.values() for figures in figures_of(result)]
         print_json(
             {"ok": True, "pattern": chosen.name, "kernels": kernels, "files": [str(path) for path in files]}
         )
         return 0
     shape = f"D = {head_dim}" + (f", DV = {value_dim}" if value_dim else "")
     say(f"{called(chosen, request.parameters)}, {dtype}, {shape}")
-    print_kernels(compiled)
-    for result in compiled:
-        for problem in result.problems():
-            complain(f"{result.target}: warning: {problem}")
+    print_kernels(list(results.values()))
+    for result in results.values():
+        for problem in problems_of(result):
+            complain(problem)
     for path in files:
         say(f"{path}  {size_text(path.stat().st_size)}")
     return 0
-
-
-def stages_of(emit: str) -> frozenset[str]:
-    """The stages that `--emit` names. Raises NoCppYet, UnknownStage."""
-    words = [word.strip() for word in emit.split(",") if word.strip()]
-    stages = ", ".join(STAGES)
-    for word in words:
-        if word == "cpp":
-            raise NoCppYet(stages=stages)
-        if word not in (*STAGES, "all"):
-            raise UnknownStage(stage=word, stages=stages)
-    return frozenset(STAGES) if "all" in words or not words else frozenset(words)
 
 
 def targets_of(names: Sequence[str]) -> list[str]:
@@ -136,26 +125,78 @@ def targets_of(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(target_ahead(name) for name in names))
 
 
-def _write(request: Request, result: Compiled) -> list[Path]:
-    """The files of one target, named `pattern.target.stage`."""
-    amd = result.target.startswith("hip:")
+def stages_of(emit: str | None, targets: Sequence[str]) -> frozenset[str]:
+    """The stages that `--emit` names, or those that targets have by default. Raises UnknownStage, NoTargetHasStage."""
+    words = [word.strip() for word in (emit or "").split(",") if word.strip()]
+    unknown = [word for word in words if word not in (*STAGES, "all")]
+    if unknown:
+        raise UnknownStage(stage=unknown[0], stages=", ".join(STAGES))
+    there = {_is_cpu(target) for target in targets}
+    for stages, cpu, family, example in ((GPU, False, "a GPU", DEFAULT_TARGET), (CPU, True, "a CPU", "cpu")):
+        missing = [word for word in words if word in stages and cpu not in there]
+        if missing:
+            named = ", ".join(targets)
+            raise NoTargetHasStage(stage=missing[0], targets=named, family=family, example=example)
+    if "all" in words:
+        return frozenset(STAGES)
+    return frozenset(words or (*GPU, *CPU))
+
+
+def _is_cpu(target: str) -> bool:
+    return target_of(target).kind == "cpu"
+
+
+def _made(request: Request, target: str) -> Result:
+    """The kernels for a target; those of a CPU are compiled only where their libraries are wanted."""
+    pattern, head_dim, value_dim, dtype = request.pattern, request.head_dim, request.value_dim, request.dtype
+    if not _is_cpu(target) or "so" in request.stages:
+        return pattern.compile(
+            target=target, head_dim=head_dim, value_dim=value_dim, dtype=dtype, **request.parameters
+        )
+    interface = Interface(pattern.ir)
+    calls = bind_ahead(interface, head_dim, value_dim, dtype, return_lse=False, arguments=request.parameters)
+    return compiler.print_ahead(pattern.ir, target, calls)
+
+
+def _write(request: Request, result: Result) -> list[Path]:
+    """The files of one target, named `pattern.target.stage`, or `pattern.target.kernel.stage` of several kernels."""
     place = f"{request.pattern.name}.{result.target.replace(':', '-')}"
-    written: list[Path] = []
-
-    def write(suffix: str, content: str | bytes) -> None:
-        written.append(write_file(request.folder / f"{place}.{suffix}", content))
-
+    parts: dict[str, str | bytes] = {}
     if "plan" in request.stages:
-        write("plan.txt", f"{_plan(request, result.target)}\n")
-    if "triton" in request.stages:
-        write("py", result.source)
+        parts["plan.txt"] = f"{_plan(request, result.target)}\n"
+    match result:
+        case Compiled():
+            parts |= _gpu_parts(request.stages, result)
+        case CompiledCpp() | PrintedCpp():
+            parts |= _cpu_parts(request.stages, result)
+        case _:
+            assert_never(result)
+    return [write_file(request.folder / f"{place}.{suffix}", content) for suffix, content in parts.items()]
+
+
+def _gpu_parts(stages: frozenset[str], result: Compiled) -> dict[str, str | bytes]:
+    """Suffixes and contents."""
+    assembly, binary = ("amdgcn", "hsaco") if result.target.startswith("hip:") else ("ptx", "cubin")
+    parts: dict[str, str | bytes] = {"py": result.source} if "triton" in stages else {}
     for kernel in result.kernels:
         part = f"{kernel.name}." if len(result.kernels) > 1 else ""
-        if "ptx" in request.stages:
-            write(f"{part}{'amdgcn' if amd else 'ptx'}", kernel.ptx)
-        if "cubin" in request.stages:
-            write(f"{part}{'hsaco' if amd else 'cubin'}", kernel.cubin)
-    return written
+        if "ptx" in stages:
+            parts[f"{part}{assembly}"] = kernel.ptx
+        if "cubin" in stages:
+            parts[f"{part}{binary}"] = kernel.cubin
+    return parts
+
+
+def _cpu_parts(stages: frozenset[str], result: CompiledCpp | PrintedCpp) -> dict[str, str | bytes]:
+    """Suffixes and contents."""
+    parts: dict[str, str | bytes] = {}
+    for kernel in result.kernels:
+        part = f"{kernel.name}." if len(result.kernels) > 1 else ""
+        if "cpp" in stages:
+            parts[f"{part}cpp"] = kernel.text
+        if "so" in stages and isinstance(kernel, CppLibrary):
+            parts[f"{part}so"] = kernel.library
+    return parts
 
 
 def _plan(request: Request, target: str) -> str:
@@ -165,41 +206,3 @@ def _plan(request: Request, target: str) -> str:
         dtype=request.dtype, target=target, **request.parameters,
     )  # fmt: skip
     return str(report)
-
-
-def print_kernels(compiled: Sequence[Compiled]) -> None:
-    """What kernels need of their targets, as a table."""
-    columns = (
-        Column("target"), Column("kernel"), Column("registers", number=True), Column("spills", number=True),
-        Column("shared", number=True), Column("of", number=True), Column("warps", number=True),
-        Column("wgmma", number=True), Column("mma", number=True), Column("CTAs/SM", number=True),
-    )  # fmt: skip
-    rows = [
-        (
-            kernel.target,
-            kernel.name,
-            str(kernel.registers),
-            f"{kernel.spill_stores_bytes} B",
-            size_text(kernel.shared_bytes),
-            size_text(kernel.shared_limit_bytes),
-            str(kernel.warps),
-            str(kernel.wgmma_count),
-            str(kernel.mma_count),
-            str(kernel.ctas_per_sm),
-        )
-        for result in compiled
-        for kernel in result.kernels
-    ]
-    print_table(columns, rows)
-
-
-def kernel_figures(result: Compiled) -> list[dict[str, Any]]:
-    """The figures of each kernel, for programs: bytes, and counts per thread or in the code."""
-    names = (
-        "name", "target", "registers", "spill_stores_bytes", "spill_loads_bytes", "stack_bytes", "shared_bytes",
-        "shared_limit_bytes", "warps", "wgmma_count", "mma_count", "hot_loop_spills", "ctas_per_sm",
-    )  # fmt: skip
-    return [
-        {**{name: getattr(kernel, name) for name in names}, "problems": kernel.problems()}
-        for kernel in result.kernels
-    ]

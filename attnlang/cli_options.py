@@ -60,6 +60,11 @@ def dtype(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is no number format of kernels (bf16, fp16, fp32)")
 
 
+def dtype_or_double(text: str) -> str:
+    """bf16, fp16, fp32 or fp64, by any of their names."""
+    return "fp64" if text.lower() in ("fp64", "float64", "double") else dtype(text)
+
+
 def value_of(name: str, text: str) -> bool | int | float:
     """The number or truth value that `text` writes; UsageError where it writes none."""
     match text.lower():
@@ -117,8 +122,10 @@ def add_heads(parser: argparse.ArgumentParser, default: int) -> None:
     )
 
 
-def add_numbers(parser: argparse.ArgumentParser, head_dim: int, dtype_default: str | None) -> None:
-    """--head-dim, --value-dim and --dtype."""
+def add_numbers(
+    parser: argparse.ArgumentParser, head_dim: int, dtype_default: str | None, *, double: bool = False
+) -> None:
+    """--head-dim, --value-dim and --dtype; `double`: fp64 too, which kernels of CPUs compute in."""
     parser.add_argument(
         "--head-dim",
         metavar="D",
@@ -128,8 +135,9 @@ def add_numbers(parser: argparse.ArgumentParser, head_dim: int, dtype_default: s
     )
     parser.add_argument("--value-dim", metavar="D", type=count, help="features of values (those of queries)")
     parser.add_argument(
-        "--dtype", metavar="TYPE", type=dtype, default=dtype_default,
-        help=f"bf16, fp16 or fp32 ({dtype_default or 'bf16 on a GPU, else fp32'})",
+        "--dtype", metavar="TYPE", type=dtype_or_double if double else dtype, default=dtype_default,
+        help=("bf16, fp16, fp32, or fp64 on a CPU" if double else "bf16, fp16 or fp32")
+        + f" ({dtype_default or 'bf16 on a GPU, else fp32'})",
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from attnlang import syntax
 from attnlang.call import Binding, Call
 from attnlang.call_interface import check_reserved, check_text
-from attnlang.call_numbers import Number
 from attnlang.compiler_imports import Whole, claimed_equal, needed_by, with_imports, without_sparsity
 from attnlang.errors import Diagnostic, Diagnostics, NoSuchPattern, nearest
 from attnlang.errors_driver import LibraryMissing, SizeTooLarge, WrongDeviceForTarget
@@ -25,8 +24,10 @@ from attnlang.watch import dump
 if TYPE_CHECKING:
     import torch
 
+    from attnlang.call_ahead import Ahead
     from attnlang.execute_again import Again
     from attnlang.execute_ahead import Compiled
+    from attnlang.execute_ahead_cpu import CompiledCpp, PrintedCpp
     from attnlang.ir.interpret import Inputs, Result
     from attnlang.ir.kernel import Type
     from attnlang.ir.plan import Report
@@ -296,21 +297,23 @@ def report(pattern: ir.Pattern, binding: Binding, target: str | None, dtype: Typ
     return planned(pattern, binding, plan_target(target), dtype)
 
 
-def compile_ahead(
-    pattern: ir.Pattern,
-    target: str | None,
-    dtype: Type,
-    head_dim: int,
-    value_dim: int,
-    parameters: Mapping[str, Number],
-    *,
-    lse: bool,
-) -> Compiled:
+def compile_ahead(pattern: ir.Pattern, target: str | None, calls: Ahead) -> Compiled | CompiledCpp:
     """The kernels of a pattern for a target, without tensors and without a GPU. Raises NothingToCompile."""
     from attnlang.execute_ahead import compile_ahead as compiled
 
-    place = target_ahead(plan_target(target))
-    return compiled(pattern, place, head_dim, value_dim, dtype, parameters, lse=lse)
+    place = target_ahead(target or plan_target(None))
+    if target_of(place).kind == "cpu":
+        return print_ahead(pattern, place, calls).compiled()
+    shape = (calls.head_dim, calls.value_dim, calls.dtype, calls.parameters)
+    return compiled(pattern, place, *shape, lse=calls.lse)
+
+
+def print_ahead(pattern: ir.Pattern, target: str, calls: Ahead) -> PrintedCpp:
+    """The C++ of a pattern for `cpu` or `cpu:LEVEL`, not compiled."""
+    from attnlang.execute_ahead_cpu import print_cpu
+
+    shape = (calls.head_dim, calls.value_dim, calls.dtype, calls.parameters)
+    return print_cpu(pattern, target, *shape, lse=calls.lse)
 
 
 def inputs_of(binding: Binding) -> Inputs:

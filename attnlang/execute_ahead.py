@@ -1,11 +1,11 @@
-"""Ahead of time: a pattern's kernels for a target that need not be there, with what they cost, kept in the cache."""
+"""Ahead of time: a pattern's kernels for a GPU that need not be there, with what they cost, kept in the cache."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from attnlang.artifact import KernelSource
 from attnlang.errors_driver import MissingArgument
@@ -18,6 +18,8 @@ from attnlang.watch import debug, dump
 if TYPE_CHECKING:
     from attnlang.runtime.cache import Built
     from attnlang.runtime.triton_aot import AotKernel
+
+GpuTarget = Literal["cuda:80", "cuda:86", "cuda:89", "cuda:90", "cuda:100", "cuda:120", "hip:gfx942"]
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,10 @@ def compile_ahead(
     lse: bool = False,
 ) -> Compiled:
     """Compiles for a target without a GPU, for 65 queries or more, innermost strides 1, aligned to 16 bytes."""
-    from attnlang.passes.specialize import reads_lse, static_parameters
+    from attnlang.passes.specialize import reads_lse
 
-    missing = [name for name in static_parameters(pattern) if name not in statics]
-    if missing:
-        advice = "it shapes the code of the kernel"
-        raise MissingArgument(None, advice, pattern=pattern.name, kind="parameter", name=missing[0])
-    shaping = tuple((name, statics[name]) for name in static_parameters(pattern))
     specialization = Specialization(
-        target, dtype, head_dim, value_dim, shaping, lse=lse or reads_lse(pattern)
+        target, dtype, head_dim, value_dim, shaping(pattern, statics), lse=lse or reads_lse(pattern)
     )
     plan = plan_for(pattern, specialization, 128)
     if not plan.branches:
@@ -90,6 +87,20 @@ def compile_ahead(
     for kernel in kernels:
         dump(pattern.name, f"7-{kernel.name}.{'ptx' if target.startswith('cuda') else 'amdgcn'}", kernel.ptx)
     return Compiled(pattern.name, target, "\n\n".join(source.text for source in sources), kernels, plan)
+
+
+def shaping(
+    pattern: Pattern, known: Mapping[str, bool | int | float]
+) -> tuple[tuple[str, bool | int | float], ...]:
+    """The parameters that shape the code, with their values; raises MissingArgument where one is not known."""
+    from attnlang.passes.specialize import static_parameters
+
+    names = static_parameters(pattern)
+    missing = [name for name in names if name not in known]
+    if missing:
+        advice = "it shapes the code of the kernel"
+        raise MissingArgument(None, advice, pattern=pattern.name, kind="parameter", name=missing[0])
+    return tuple((name, known[name]) for name in names)
 
 
 def _compiled(name: str, source: KernelSource, target: str) -> AotKernel:

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from attnlang import compiler, syntax
-from attnlang.call import Call, bind, bind_sizes, check_block, check_lengths, check_position, check_wanted
-from attnlang.call_interface import Interface, bind_names, bind_parameters
+from attnlang.call import Call, bind, bind_sizes, check_block, check_position, check_wanted
+from attnlang.call_ahead import bind_ahead
+from attnlang.call_interface import Interface
 from attnlang.call_tensors import dtype_name
-from attnlang.errors import Diagnostics
 from attnlang.execute_again import Again, Key, key_of
 from attnlang.ir import pattern as ir
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attnlang.claims import Verdict
-    from attnlang.execute_ahead import Compiled
+    from attnlang.execute_ahead import Compiled, GpuTarget
+    from attnlang.execute_ahead_cpu import CompiledCpp, CpuTarget
     from attnlang.flex import FlexParts
     from attnlang.ir.interpret import Result
     from attnlang.ir.plan import Report
@@ -335,6 +336,24 @@ class Pattern:
         factor = None if scale is None else binding.scale
         return flex_parts(self.ir, binding, factor, device, check_block(self._interface, block_size))
 
+    @overload
+    def compile(
+        self, *, target: GpuTarget, head_dim: int = 128, value_dim: int | None = None,
+        dtype: str | torch.dtype = "bf16", return_lse: bool = False, **arguments: object,
+    ) -> Compiled: ...  # fmt: skip
+
+    @overload
+    def compile(
+        self, *, target: CpuTarget, head_dim: int = 128, value_dim: int | None = None,
+        dtype: str | torch.dtype = "bf16", return_lse: bool = False, **arguments: object,
+    ) -> CompiledCpp: ...  # fmt: skip
+
+    @overload
+    def compile(
+        self, *, target: str | None = None, head_dim: int = 128, value_dim: int | None = None,
+        dtype: str | torch.dtype = "bf16", return_lse: bool = False, **arguments: object,
+    ) -> Compiled | CompiledCpp: ...  # fmt: skip
+
     def compile(
         self,
         *,
@@ -344,30 +363,19 @@ class Pattern:
         dtype: str | torch.dtype = "bf16",
         return_lse: bool = False,
         **arguments: object,
-    ) -> Compiled:
-        """The kernels for a target, ahead of time and without a GPU: `.source`, `.ptx`, `.cubin`, `.registers`,
-        `.spills`, `.shared`.
+    ) -> Compiled | CompiledCpp:
+        """The kernels for a target, ahead of time. For a GPU, which need not be here: `.source`, `.ptx`, `.cubin`,
+        `.registers`, `.spills`, `.shared`. For `cpu` (the vector instructions of this machine) or `cpu:avx2` and its
+        like: `.source` in C++ and `.library`, kept in the cache, where calls on this machine find it.
 
+        They are those of calls with many queries (65 or more, on a CPU 33); kernels for fewer, and those of the
+        backward pass, are made by calls.
         `arguments`: the values of parameters; those that shape the code must be known. `target`: by default the GPU
-        of this machine, else `cuda:90`. Raises Diagnostics, or an AttnlangError where there is no kernel.
+        of this machine, else `cuda:90`. Raises Diagnostics, or an AttnlangError where there is no kernel, or no
+        C++ compiler for `cpu`.
         """
-        name = self._interface.name
-        mistakes = bind_names(self._interface, arguments, all_tensors=False)
-        parameters, found = bind_parameters(self._interface, arguments, partly=True)
-        lengths = {"D": ("head_dim", head_dim), "DV": ("value_dim", value_dim)}
-        sizes, wrong = check_lengths(self._interface, lengths)
-        if mistakes + found + wrong:
-            raise Diagnostics(mistakes + found + wrong)
-        check_wanted(self._interface, lse=return_lse, weights=False)
-        return compiler.compile_ahead(
-            self.ir,
-            target,
-            dtype_name(name, dtype),
-            sizes["D"],
-            sizes["DV"],
-            parameters,
-            lse=return_lse,
-        )
+        calls = bind_ahead(self._interface, head_dim, value_dim, dtype, return_lse, arguments)
+        return compiler.compile_ahead(self.ir, target, calls)
 
 
 def load(path: str | Path, name: str | None = None) -> Pattern:

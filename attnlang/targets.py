@@ -49,7 +49,7 @@ TARGETS: dict[str, Target] = {
     )
 }
 COMPILED = ("cuda:80", "cuda:86", "cuda:89", "cuda:90", "cuda:100", "cuda:120")
-AHEAD = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")
+AHEAD = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942", "cpu")
 
 
 def target_of(name: object) -> Target:
@@ -78,10 +78,13 @@ def target_of(name: object) -> Target:
 
 
 def target_ahead(name: object) -> str:
-    """The target of that name, for which kernels can be compiled anywhere. Raises UnknownTarget, NothingToCompile."""
+    """The target of that name, for which kernels can be compiled ahead of time: a GPU's, `cpu` (this machine's level)
+    or `cpu:LEVEL`. Raises UnknownTarget, NothingToCompile."""
+    if isinstance(name, str) and name.startswith("cpu:") and name[4:] not in CPU_LEVELS:
+        raise UnknownTarget(None, f"the levels of a CPU are {', '.join(CPU_LEVELS)}", name=name)
     found = target_of(name).name
     if found.startswith("cuda:") and found not in COMPILED:
         raise UnknownTarget(None, f"kernels are compiled for {', '.join(COMPILED)}", name=found)
-    if not found.startswith(("cuda:", "hip:")):
+    if found in ("eager", "interpret"):
         raise NothingToCompile(target=found, targets=", ".join(AHEAD))
     return found

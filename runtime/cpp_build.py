@@ -19,8 +19,9 @@ LIBRARY = "kernel.so"
 TEXT = "kernel.cpp"
 
 
-def build(source: KernelSource, cache: Cache) -> Entry:
-    """The cache entry of `source` for this machine, with the files LIBRARY and TEXT; compiled if it is not there.
+def build(source: KernelSource, cache: Cache, compiler: Compiler | None = None) -> Entry:
+    """The cache entry of `source`, with the files LIBRARY and TEXT; compiled if it is not there, by the compiler given
+    or else by the one of this machine's calls.
 
     Its key holds the whole text, the compiler with its flags, and what the compiler knows of the processor: a
     library is never taken by a machine that is unlike the one for which it was made. Raises `CompilerMissing`,
@@ -28,7 +29,7 @@ def build(source: KernelSource, cache: Cache) -> Entry:
     """
     if source.language != "cpp":
         raise ValueError(f"{source.name} is {source.language}, not C++")
-    compiler = find_compiler(cache)
+    compiler = compiler or find_compiler(cache)
     text = whole_text(source)
     key = content_key({"kind": "cpp", "text": text, **compiler.parts})
 

@@ -30,7 +30,7 @@ from .cpp_errors import CompilerMissing, LevelMissing
 
 NAMES = ("g++", "clang++", "c++")
 
-_X86 = ("x86_64", "amd64", "i686", "x86")
+X86 = ("x86_64", "amd64", "i686", "x86")
 _FAMILIES = {
     "x86_64": "__x86_64__",
     "amd64": "__x86_64__",
@@ -116,12 +116,13 @@ class Compiler:
         }
 
 
-def find_compiler(cache: Cache) -> Compiler:
+def find_compiler(cache: Cache, wanted: CpuLevel | None = None) -> Compiler:
     """The compiler that CXX names, else the first of g++, clang++ and c++ that is installed and runs.
 
-    CompilerMissing: there is none. LevelMissing: ATTNLANG_CPU_LEVEL asks for more than the processor has.
+    `wanted`: a level in place of ATTNLANG_CPU_LEVEL. CompilerMissing: there is none. LevelMissing: the processor has
+    less than the level.
     """
-    named, level = options().compiler, options().cpu_level
+    named, level = options().compiler, wanted or options().cpu_level
     question = (named, level, cache.path)
     if question not in _found:
         _found[question] = _limited(_first(named, cache), level)
@@ -203,24 +204,29 @@ def _ask(words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """The flags for this processor that the compiler understands, and its macros under them."""
     reason = ""
     for native in _NATIVE:
-        command = [*words, *native, "-dM", "-E", "-x", "c++", os.devnull]
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        except OSError as error:
-            raise CompilerMissing(f"the C++ compiler {words[0]} does not start: {error.strerror}") from None
-        if done.returncode == 0 and "#define __cplusplus " in done.stdout:
-            return native, done.stdout
-        reason = next(
-            (line for line in done.stderr.splitlines() if line.strip()), f"status {done.returncode}"
-        )
+        macros, reason = predefined(words, native)
+        if macros:
+            return native, macros
     raise CompilerMissing(f"{shlex.join(words)} is no usable C++ compiler: {reason}")
+
+
+def predefined(words: Sequence[str], flags: Sequence[str]) -> tuple[str, str]:
+    """The macros that a compiler predefines under some flags, by `-dM -E`; nothing and why, where it refuses them."""
+    try:
+        done = subprocess.run(
+            [*words, *flags, "-dM", "-E", "-x", "c++", os.devnull],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise CompilerMissing(f"the C++ compiler {words[0]} does not start: {error.strerror}") from None
+    if done.returncode == 0 and "#define __cplusplus " in done.stdout:
+        return done.stdout, ""
+    told = (line.strip() for line in done.stderr.splitlines() if line.strip())
+    return "", next(told, f"status {done.returncode}")
 
 
 def macros_of(listing: str) -> dict[str, str]:
@@ -255,7 +261,7 @@ def _limited(known: _Known, wanted: CpuLevel | None) -> Compiler:
     if CPU_LEVELS.index(level) > CPU_LEVELS.index(known.level):
         raise LevelMissing(level=level, compiler=known.version, widest=known.level)
     flags = known.native if level == known.level else (*known.native, *_WITHOUT[level])
-    if level == "portable" and platform.machine().lower() in _X86:
+    if level == "portable" and platform.machine().lower() in X86:
         flags = ()  # what every processor of this family has
     extra = _GCC_FLAGS if known.version.startswith("g++") else ()
     return Compiler(known.words, known.version, level, (*extra, *flags), known.identity)

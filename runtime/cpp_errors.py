@@ -50,3 +50,11 @@ class CppLoadError(Diagnostic):
     code = "E553"
     message = "the compiled kernel {kernel} cannot be loaded: {reason}"
     hint = '`attnlang cache clear` removes what was compiled before; target="eager" needs none of it'
+
+
+class LevelNotCompiled(Diagnostic):
+    """A kernel was wanted for another machine's vector instructions, which this machine's compiler does not know."""
+
+    code = "E554"
+    message = "{compiler} makes no code for cpu:{level}: {reason}"
+    hint = "name another compiler in CXX, or write the text only: attnlang compile … --emit cpp"

@@ -12,20 +12,23 @@ from triton_kernels import own_triton_cache
 
 from attnlang import load, settings
 from attnlang.execute_ahead import Compiled
-from attnlang.targets import AHEAD, NothingToCompile, target_of
+from attnlang.targets import AHEAD, NothingToCompile, UnknownTarget, target_of
 from tests.catalogue import EXAMPLES
 
 pytestmark = pytest.mark.usefixtures(own_triton_cache.__name__)
 WINDOW = load(EXAMPLES / "sliding_window.attn")
+GPUS = [target for target in AHEAD if target != "cpu"]
 
 
 def compiled(target: str, head_dim: int, **arguments: Any) -> Compiled:
     """The demo's pattern for a target."""
-    return WINDOW.compile(target=target, head_dim=head_dim, dtype="bf16", **arguments)
+    result = WINDOW.compile(target=target, head_dim=head_dim, dtype="bf16", **arguments)
+    assert isinstance(result, Compiled)
+    return result
 
 
 @pytest.mark.parametrize("head_dim", (64, 128))
-@pytest.mark.parametrize("target", AHEAD)
+@pytest.mark.parametrize("target", GPUS)
 def test_the_demo_loses_nothing(target: str, head_dim: int) -> None:
     result = compiled(target, head_dim)
     (kernel,) = result.kernels
@@ -66,13 +69,22 @@ def _arguments(result: Compiled) -> list[str]:
     return [pointer.name for branch in result.plan.branches for pointer in branch.kernel.pointers]
 
 
-@pytest.mark.parametrize("target", ["eager", "interpret", "cpu"])
-def test_only_gpus_have_kernels_that_are_made_ahead_of_time(target: str) -> None:
+@pytest.mark.parametrize("target", ["eager", "interpret"])
+def test_what_has_no_kernels_of_its_own_is_not_compiled(target: str) -> None:
     with pytest.raises(NothingToCompile) as caught:
         WINDOW.compile(target=target)
     assert str(caught.value) == (
         f"error[E609]: there is nothing to compile ahead of time for '{target}'\n"
-        "  there are cuda:80, cuda:90, cuda:100, hip:gfx942"
+        "  there are cuda:80, cuda:90, cuda:100, hip:gfx942, cpu"
     )
     with settings.override(target=target), pytest.raises(NothingToCompile):
         WINDOW.compile()
+
+
+def test_a_level_that_no_cpu_has_is_told_which_there_are() -> None:
+    with pytest.raises(UnknownTarget) as caught:
+        WINDOW.compile(target="cpu:avx3")
+    assert str(caught.value) == (
+        "error[E502]: there is no target 'cpu:avx3'\n"
+        "  the levels of a CPU are portable, avx2, avx512, avx512bf16"
+    )
