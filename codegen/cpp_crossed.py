@@ -62,16 +62,22 @@ class Crossed:
         """The rows of a tile of pairs as bfloat."""
         name, width = statement.name, self.sizes[self.lane]
         (over,) = (dim for dim in statement.value.shape if dim != self.lane)
-        array, key = self.page.array(scene, name, "_narrow"), f"{name} narrow"
-        if key not in scene.tiles:
-            place = self.memory.take(self.sizes[over] * width * 2)
-            self.lines.add(f"bfloat* const {array} = (bfloat*)(scratch + {place});")
-            scene.tiles[key] = Tile(array, "bf16", statement.value.shape)
-        array, tile = scene.tiles[key].array, scene.tiles[name]
+        array, tile = self.narrow_of(statement, scene), scene.tiles[name]
         with self.lines.block(self.page.over(over, scene)):
             at = f"in_{over} * {width}"
             self.lines.add(f"narrow_row({array} + {at}, {tile.array} + {at}, {width});")
         self.lines.add("}")
+
+    def narrow_of(self, statement: Assign, scene: Scene) -> str:
+        """The memory of rows as bfloat, an even number of them."""
+        key = f"{statement.name} narrow"
+        if key not in scene.tiles:
+            (over,) = (dim for dim in statement.value.shape if dim != self.lane)
+            array = self.page.array(scene, statement.name, "_narrow")
+            place = self.memory.take((self.sizes[over] + self.sizes[over] % 2) * self.sizes[self.lane] * 2)
+            self.lines.add(f"bfloat* const {array} = (bfloat*)(scratch + {place});")
+            scene.tiles[key] = Tile(array, "bf16", statement.value.shape)
+        return scene.tiles[key].array
 
     def packed(self, name: str, scene: Scene) -> str:
         """The operand with features as lanes."""

@@ -195,11 +195,32 @@ INLINE void transpose(@references@) {
     **ROWS,
     "pair": """\
 // two vectors rounded to bfloat, the first in the lower halves of the lanes
-INLINE ints pair(floats low, floats high) {
-  ints both;
-  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(high), "v"(low));
+INLINE ints pair(floats low, floats high) { return paired(narrowed(low, high)); }
+""",
+    "paired": """\
+// two vectors of bfloat that stand one after the other: of each lane both side by side
+INLINE ints paired(ints both) {
   typedef int16_t shorts __attribute__((vector_size(64)));
   return (ints)SHUFFLED((shorts)both, (shorts)both, shorts, @interleave@);
+}
+""",
+    "narrowed": """\
+// two vectors rounded to bfloat, one after the other
+INLINE ints narrowed(floats low, floats high) {
+  ints both;
+  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(high), "v"(low));
+  return both;
+}
+""",
+    "put_two": """\
+// two vectors of bfloat into two rows
+INLINE void put_two(bfloat* to, int64_t width, ints both) {
+  typedef int32_t part __attribute__((vector_size(32)));
+  part low, high;
+  __builtin_memcpy(&low, &both, 32);
+  __builtin_memcpy(&high, (const char*)&both + 32, 32);
+  *(loose<part, bfloat>::type*)to = low;
+  *(loose<part, bfloat>::type*)(to + width) = high;
 }
 """,
     "in_memory": """\

@@ -33,8 +33,10 @@ class Products:
         assert isinstance(statement.value, Dot)
         return self.layout.product(statement.value)
 
-    def multiply(self, statement: Assign, group: Pass, work: Work, scene: Scene) -> None:
-        """A product, and at each of its results the other statements of the pass."""
+    def multiply(
+        self, statement: Assign, group: Pass, work: Work, scene: Scene, pairing: Assign | None = None
+    ) -> None:
+        """A product, and at each of its results the other statements of the pass; `pairing` is stored in pairs."""
         assert isinstance(statement.value, Dot)
         product, dot = self.product_of(statement), statement.value
         if product.kind == "loops":
@@ -64,6 +66,8 @@ class Products:
                 self.lines.add(f"const {kind} {name} = {shown};")
                 inner.locals[statement.name] = name
                 self.page.point(group, inner, folds)
+            if pairing is not None:
+                self.lines.add(f"return {inner.locals[pairing.name]};")
         self.lines.add("};")
         if product.kind == "dots":
             self.few.dots(product, column, done, scene)
@@ -72,7 +76,7 @@ class Products:
         vectors = width // self.layout.lanes
         across = next(n for n in (isa.across, 2, 1) if n <= isa.across and vectors % n == 0)
         down = isa.tile_down(across) * (2 if bfloat and product.along else 3) // 3
-        shape = Shape(product.kind, across, down, self.layout.lanes)
+        shape = Shape(product.kind, across, down, self.layout.lanes, two=pairing is not None)
         if product.crossed:
             packed = self.crossed.packed(product.packed, scene)
             row = self.crossed.row(product.rows, column, down, scene)
@@ -80,6 +84,8 @@ class Products:
             packed = scene.tiles[f"{product.packed} pairs" if bfloat else product.packed].array
             row = self._row(product, scene)
         length = self._length(product.over, bfloat, scene)
+        if pairing is not None:
+            done = self._by_two(pairing, done, scene)
         if product.along:
             self.rows[shape] = None
             self.lines.add(
@@ -87,6 +93,42 @@ class Products:
             )
         else:
             self._columns(shape, column, f"{packed}, {width}, {length}, {row}", done)
+
+    def by_two(self, statement: Assign, group: Pass) -> Assign | None:
+        """The value that is made from the sums of a product of bfloat and wanted in pairs of its rows."""
+        product, dot = self.product_of(statement), statement.value
+        if product.kind != "bfloat" or not product.along or product.crossed:
+            return None
+        wanted = [
+            other
+            for other in group.statements
+            if isinstance(other, Assign) and other is not statement and other.name in self.layout.paired
+        ]
+        fits = (
+            len(wanted) == 1 and not isinstance(wanted[0].value, Fold) and wanted[0].value.shape == dot.shape
+        )
+        return wanted[0] if fits else None
+
+    def _by_two(self, pairing: Assign, done: str, scene: Scene) -> str:
+        """Functions for two rows and for a last one, that store in pairs what `done` gives for each row."""
+        array, width = self.tiles.pairs_of(pairing, scene).array, self.sizes[self.lane]
+        narrow = self.crossed.narrow_of(pairing, scene) if pairing.name in self.layout.narrowed else None
+        two, last = (self.page.fresh(f"{done}_{kind}") for kind in ("two", "last"))
+        self.page.taken -= {two, last}
+        for name, more, high in (
+            (two, ", floats second", f"{done}(n + 1, m, second)"),
+            (last, "", "floats{}"),
+        ):
+            with self.lines.block(
+                f"const auto {name} = [&](int64_t n, int64_t m, floats first{more}) INLINED {{"
+            ):
+                self.lines.add(f"const floats low = {done}(n, m, first), high = {high};")
+                self.lines.add("const ints both = narrowed(low, high);")
+                if narrow is not None:
+                    self.lines.add(f"put_two({narrow} + n * {width} + m, {width}, both);")
+                self.lines.add(f"store({array} + n / 2 * {width} + m, paired(both));")
+            self.lines.add("};")
+        return f"{two}, {last}"
 
     def _columns(self, shape: Shape, column: str, operands: str, done: str) -> None:
         """All columns, `down` at a time, and what is left over."""

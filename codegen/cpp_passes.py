@@ -205,16 +205,16 @@ class Printer:
         """What is left of a pass: arithmetic at its points, and products."""
         group, rest = work.group, work.group.statements
         over = [fold.value.over for fold in group.folds if isinstance(fold.value, Fold)]
-        pairing = self.tiles.pairing(group, over)
+        products = group.products
+        fused = products[-1] if products and self.lane not in over else None
+        if fused is not None and not self._takes_all(fused, group, scene):
+            fused = None
+        pairing = self.products.by_two(fused, group) if fused else self.tiles.pairing(group, over)
         for statement in rest:
             if not isinstance(statement, Assign) or not self._is_kept(statement, work, scene):
                 continue
             if statement is not pairing or statement.name in work.plainly:
                 self.page.declare(statement, work, scene)
-        products = group.products
-        fused = products[-1] if products and self.lane not in over else None
-        if fused is not None and not self._takes_all(fused, group, scene):
-            fused = None
         for statement in products:
             if statement is not fused:
                 if statement.name not in scene.tiles:
@@ -222,17 +222,15 @@ class Printer:
                 self.products.multiply(statement, Pass(group.dims, [statement]), work, scene)
         left = [s for s in rest if s not in products or s is fused]
         if fused is not None:
-            self.products.multiply(fused, Pass(group.dims, left), work, scene)
+            self.products.multiply(fused, Pass(group.dims, left), work, scene, pairing)
         elif pairing is not None:
             self.tiles.nest_of_pairs(pairing, Pass(group.dims, left), scene)
         elif left:
             self.page.nest(Pass(group.dims, left), work, scene)
         for statement in rest:
-            if (
-                isinstance(statement, Assign)
-                and statement.name in self.layout.paired
-                and statement is not pairing
-            ):
+            if statement is pairing:
+                continue
+            if isinstance(statement, Assign) and statement.name in self.layout.paired:
                 self.tiles.pairs(statement, scene)
             self.products.crossed.operands(statement, scene)
 

@@ -14,17 +14,18 @@ from .printer import Lines
 @dataclass(frozen=True)
 class Shape:
     """A register tile: `across` vectors × `down` numbers, of `lanes` numbers a vector. `kind`: "float", "double", or
-    "bfloat" for pairs of bfloat."""
+    "bfloat" for pairs of bfloat. `two`: sums are handed on for two rows at a time."""
 
     kind: str
     across: int
     down: int
     lanes: int
+    two: bool = False
 
     @property
     def name(self) -> str:
         """As functions for it are called."""
-        return f"{self.across}x{self.down}_{self.kind}"
+        return f"{self.across}x{self.down}_{self.kind}{'_by_two' if self.two else ''}"
 
     @property
     def vector(self) -> str:
@@ -51,11 +52,15 @@ def rows_text(shape: Shape) -> str:
     """One result for every row: the sum runs along the rows."""
     lines = Lines("  ")
     width = shape.across * shape.lanes
+    told = "sums of lanes from m"
+    if shape.two:
+        told += ", those of n + 1); last(n, m, sums"
     lines.add(
-        "// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; done(n, m, sums of lanes from m)",
-        "template <class Row, class Done>",
+        f"// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; done(n, m, {told})",
+        f"template <class Row, class Done{', class Last' if shape.two else ''}>",
     )
     head = f"{shape.packed}* packed, int64_t width, int64_t length, Row row, int64_t count, Done done"
+    head += ", Last last" if shape.two else ""
     with lines.block(f"INLINE void {rows_name(shape)}(const {head}) {{"):
         with lines.block(f"for (int64_t n = 0; n < count; n += {shape.down}) {{"):
             rows = ", ".join(f"{'' if i == 0 else '*'}row{i} = row(n + {i})" for i in range(shape.down))
@@ -69,16 +74,27 @@ def rows_text(shape: Shape) -> str:
                         element = f"pair_at(row{i} + 2 * x)" if shape.kind == "bfloat" else f"row{i}[x]"
                         lines.add(_step(shape, i, element))
                 lines.add("}")
-                for i in range(shape.down):
-                    guard = f"if (n + {i} < count) " if i else ""
-                    calls = " ".join(
-                        f"done(n + {i}, m + {r * shape.lanes}, s{i}_{r});" for r in range(shape.across)
-                    )
-                    lines.add(f"{guard}{{ {calls} }}")
+                (_hand_on_by_two if shape.two else _hand_on)(lines, shape)
             lines.add("}")
         lines.add("}")
     lines.add("}")
     return lines.text()
+
+
+def _hand_on(lines: Lines, shape: Shape) -> None:
+    for i in range(shape.down):
+        guard = f"if (n + {i} < count) " if i else ""
+        calls = " ".join(f"done(n + {i}, m + {r * shape.lanes}, s{i}_{r});" for r in range(shape.across))
+        lines.add(f"{guard}{{ {calls} }}")
+
+
+def _hand_on_by_two(lines: Lines, shape: Shape) -> None:
+    vectors = range(shape.across)
+    for i in range(0, shape.down, 2):
+        both = " ".join(f"done(n + {i}, m + {r * shape.lanes}, s{i}_{r}, s{i + 1}_{r});" for r in vectors)
+        alone = " ".join(f"last(n + {i}, m + {r * shape.lanes}, s{i}_{r});" for r in vectors)
+        guard = f"if (n + {i} < count) " if i else ""
+        lines.add(f"if (n + {i + 1} < count) {{ {both} }}", f"else {guard}{{ {alone} }}")
 
 
 def columns_text(shape: Shape) -> str:

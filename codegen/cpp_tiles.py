@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnlang.ir.kernel import Assign, Expr, Load, Op, Store
+from attnlang.ir.kernel import Assign, Expr, Load, Op, Store, Var
 
 from .cpp_groups import Pass
 from .cpp_page import Page, Work, size_of
@@ -84,12 +84,15 @@ class Tiles:
         (column,) = (dim for dim in value.shape if dim != self.lane)
         name = self.page.fresh(f"{store.pointer}_rows")
         width, mark = self.sizes[self.lane], self.memory.used
-        inner = scene.inside()
-        whole = Assign(
-            name, Op("cast", (value,), "fp32", value.shape) if value.type == "fp32" else _unrounded(value)
-        )
-        self.page.declare(whole, Work(Pass(value.shape), frozenset()), inner)
-        self.page.nest(Pass(value.shape, [whole]), Work(Pass(value.shape), frozenset()), inner)
+        inner, unrounded = scene.inside(), _unrounded(value)
+        there = scene.tiles.get(unrounded.name) if isinstance(unrounded, Var) else None
+        if there is not None and there.type == "fp32" and not there.rows:
+            inner.tiles[name] = there
+        else:
+            cast = Op("cast", (value,), "fp32", value.shape) if value.type == "fp32" else unrounded
+            whole, work = Assign(name, cast), Work(Pass(value.shape), frozenset())
+            self.page.declare(whole, work, inner)
+            self.page.nest(Pass(value.shape, [whole]), work, inner)
         array = self.page.offsets(offset, name, inner)
         where = self.page.array(inner, name, "_exist")
         mask = "spread(true)" if store.mask is None else inner.vector(store.mask)

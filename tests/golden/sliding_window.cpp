@@ -262,13 +262,21 @@ INLINE void unpack(T* to, const At* at, const int32_t* where, const float* from,
   }
 }
 
-// two vectors rounded to bfloat, the first in the lower halves of the lanes
-INLINE ints pair(floats low, floats high) {
-  ints both;
-  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(high), "v"(low));
+// two vectors of bfloat that stand one after the other: of each lane both side by side
+INLINE ints paired(ints both) {
   typedef int16_t shorts __attribute__((vector_size(64)));
   return (ints)SHUFFLED((shorts)both, (shorts)both, shorts, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
+
+// two vectors rounded to bfloat, one after the other
+INLINE ints narrowed(floats low, floats high) {
+  ints both;
+  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(both) : "v"(high), "v"(low));
+  return both;
+}
+
+// two vectors rounded to bfloat, the first in the lower halves of the lanes
+INLINE ints pair(floats low, floats high) { return paired(narrowed(low, high)); }
 
 // an array that stays in memory: what follows is not to be kept in registers beside the sums of a product
 INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
