@@ -43,14 +43,12 @@ def execute(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str])
 
 def prepared_call(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Prepared:
     """The kernels of a call, and what they read besides its tensors and numbers. Raises NoKernel."""
-    from attnlang.passes.tiles import rows_class
-
     if target == "cpu":
         target = f"cpu:{native_level()}"
     if "weights" in want:
         raise no_kernel(pattern, target, "kernels do not keep the weights")
     specialization = specialization_of(pattern, inputs, target, want)
-    program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"], specialization.target))
+    program = program_for(pattern, specialization, _rows_class(inputs, specialization))
     if not program.launches:
         raise no_kernel(pattern, target, program.reason)
     return _with_lists(pattern, inputs, program, specialization)
@@ -69,21 +67,30 @@ def _with_lists(
     pattern: Pattern, inputs: Inputs, program: Program, specialization: Specialization
 ) -> Prepared:
     """A program by ranges becomes one that reads lists of tiles, where these save work at this call."""
-    from attnlang.passes.tiles import rows_class
-
     if all(launch.exact for launch in program.launches):
         return Prepared(specialization, program, ())
     walks = walks_of(pattern, inputs, program, specialization)
     if any(walk.tiling for walk in walks):
         kinds = tuple(walk.tiling.walk if walk.tiling else "ranges" for walk in walks)
         specialization = replace(specialization, walks=kinds)
-        program = program_for(pattern, specialization, rows_class(inputs.sizes["NQ"], specialization.target))
+        program = program_for(pattern, specialization, _rows_class(inputs, specialization))
     return Prepared(specialization, program, walks)
+
+
+def _rows_class(inputs: Inputs, specialization: Specialization) -> int:
+    """The class of the number of rows that tiles are made of."""
+    from attnlang.passes.packing import rows_of
+    from attnlang.passes.tiles import rows_class
+
+    queries = inputs.sizes["NQ"]
+    rows = rows_of(queries, inputs.sizes) if specialization.packed else queries
+    return rows_class(rows, specialization.target)
 
 
 def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Specialization:
     """What of a call shapes its code."""
     from attnlang.passes.magnitude import needs_long
+    from attnlang.passes.packing import packs
     from attnlang.passes.specialize import reads_lse, static_parameters
 
     tensors = inputs.everything()
@@ -96,13 +103,14 @@ def specialization_of(pattern: Pattern, inputs: Inputs, target: str, want: froze
     wide = any(_extent(t) >= MOST_ELEMENTS for t in tensors.values())
     wide = wide or inputs.sizes["NQ"] * inputs.sizes["DV"] >= MOST_ELEMENTS
     lse = "lse" in want or reads_lse(pattern) or _by_kernels(inputs)
-    programs = inputs.sizes["B"] * inputs.sizes["H"]
-    split = inputs.sizes["NQ"] <= DECODED and shares(target, q, programs, inputs.sizes["NK"]) > 1
-    return Specialization(
+    specialization = Specialization(
         target, dtype, inputs.sizes["D"], inputs.sizes["DV"], statics, types, strided,
         lse, wide, inputs.scalars["q_offset"] >= 0, needs_long(pattern, {**inputs.sizes, **inputs.scalars}),
-        split=split,
     )  # fmt: skip
+    packed = not _by_kernels(inputs) and packs(pattern, specialization, inputs.sizes)
+    programs = inputs.sizes["B"] * inputs.sizes["HK" if packed else "H"]
+    split = inputs.sizes["NQ"] <= DECODED and shares(target, q, programs, inputs.sizes["NK"]) > 1
+    return replace(specialization, split=split, packed=packed)
 
 
 def _type_of(tensor: Tensor, double: bool = False) -> Any:

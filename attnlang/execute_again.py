@@ -62,7 +62,7 @@ def again(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -
     import torch
 
     from attnlang.execute import prepared_call
-    from attnlang.execute_launch import arguments_of, threads_for
+    from attnlang.execute_launch import arguments_of, programs_of, threads_for
     from attnlang.execute_programs import kernel_cache
     from attnlang.runtime.cpp_launch import prepare
 
@@ -79,18 +79,17 @@ def again(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -
     symbols: dict[str, Any] = {spelled(n): number for n, number in {**inputs.sizes, **inputs.scalars}.items()}
     shape = (symbols["B"], symbols["H"], symbols["NQ"])
     real = torch.float64 if specialization.dtype == "fp64" else torch.float32
-    tiles = -(-symbols["NQ"] // launch.rows)
     lists: Mapping[str, Tensor] = {}
-    if prepared.walks and prepared.walks[0].tiling is not None:
-        walk = prepared.walks[0]
-        lists, tiles, symbols = walk.tensors, walk.row_tiles, {**symbols, **walk.numbers}
+    walk = prepared.walks[0] if prepared.walks else None
+    programs = programs_of(launch, walk, specialization, symbols)
+    if walk is not None and walk.tiling is not None:
+        lists, symbols = walk.tensors, {**symbols, **walk.numbers}
     made = (*shape, symbols["DV"])
     lse_shape = shape if specialization.lse else (1, 1, 1)
     results = {"out": torch.empty(made, dtype=q.dtype), "lse": torch.empty(lse_shape, dtype=real)}
     sample = {**inputs.everything(), **lists, **results}
     kernel = prepare(launch.source, kernel_cache())
-    grid = (tiles * symbols["B"] * symbols["H"], 1, 1)
-    run = kernel.bound(grid, arguments_of(launch.source, sample, symbols), threads_for(symbols))
+    run = kernel.bound((programs, 1, 1), arguments_of(launch.source, sample, symbols), threads_for(symbols))
     fixed = list(lists.values())
     places = {name: place for place, name in enumerate(("Q", "K", "V", "out", "lse", *lists))}
     pointers = [argument.name for argument in launch.source.arguments if argument.kind == "pointer"]

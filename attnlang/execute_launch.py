@@ -39,10 +39,9 @@ def attend(
     out = torch.empty((batch, heads, queries, width), dtype=q.dtype, device=q.device)
     shape = (batch, heads, queries) if specialization.lse else (1, 1, 1)
     results = {"out": out, "lse": torch.empty(shape, dtype=real, device=q.device)}
-    tiles = -(-queries // launch.rows)
+    programs = programs_of(launch, walk, specialization, symbols)
     if walk is not None:
-        tensors, symbols, tiles = {**tensors, **walk.tensors}, {**symbols, **walk.numbers}, walk.row_tiles
-    programs = tiles * batch * heads
+        tensors, symbols = {**tensors, **walk.tensors}, {**symbols, **walk.numbers}
     if launch.combine is None:
         run(launch.source, programs, {**tensors, **results}, symbols, specialization.target)
         return results["out"], results["lse"]
@@ -56,6 +55,18 @@ def attend(
     rows = dict(launch.combine.constants)["BLOCK_M"]
     run(launch.combine, -(-queries // int(rows)) * batch * heads, combined, symbols, specialization.target)
     return results["out"], results["lse"]
+
+
+def programs_of(
+    launch: Launch, walk: Walk | None, specialization: Specialization, symbols: Mapping[str, Any]
+) -> int:
+    """How many programs a kernel has, where keys are not split: one for each tile of rows."""
+    batch, heads, kv_heads, queries = (int(symbols[name]) for name in ("B", "H", "HK", "NQ"))
+    if walk is not None and walk.tiling is not None:
+        return walk.row_tiles * batch * heads
+    if specialization.packed:
+        return -(-queries * (heads // kv_heads) // launch.rows) * batch * kv_heads
+    return -(-queries // launch.rows) * batch * heads
 
 
 def shares(target: str, tensor: Tensor, programs: int, keys: int) -> int:

@@ -24,7 +24,7 @@ STORED_BYTES = {"int": 4, "bool": 1}
 BUDGET = 100_000
 """How many boxes inside of tiles are looked at for one head."""
 RECOMPILES_WITH = (
-    "class of NQ (16, 32, 64, more)", "return_lse", "types of tensors", "innermost strides other than 1",
+    "class of NQ (16, 32, 64, more; on a CPU also 1, 2, 4, 8)", "return_lse", "types of tensors", "innermost strides other than 1",
     "negative q_offset", "sizes or numbers beyond 32 bits",
 )  # fmt: skip
 
@@ -43,6 +43,7 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
     from attnlang.call_arrays import arrays_read
     from attnlang.execute_programs import plan_for
     from attnlang.passes.magnitude import needs_long
+    from attnlang.passes.packing import packs, rows_of
     from attnlang.passes.specialize import static_parameters
     from attnlang.passes.tiles import rows_class
 
@@ -55,9 +56,11 @@ def report(pattern: Pattern, binding: Binding, target: str, dtype: Type) -> Repo
         target, dtype, sizes["D"], sizes["DV"], statics,
         nonnegative=binding.q_offset >= 0, long=needs_long(pattern, symbols),
     )  # fmt: skip
+    specialization = replace(specialization, packed=packs(pattern, specialization, sizes))
+    rows = rows_of(sizes["NQ"], sizes) if specialization.packed else sizes["NQ"]
     read = _read_by_visibility(pattern)
     arrays = arrays_read(binding.tensors, read)
-    plan = plan_for(pattern, specialization, rows_class(sizes["NQ"], target))
+    plan = plan_for(pattern, specialization, rows_class(rows, target))
     plan, visits = _tiles_of(pattern, plan, symbols, arrays)
     tiles = tuple(each.count for each in visits)
     listed = sum(each.index_bytes for each in visits)
@@ -142,7 +145,8 @@ def _tiles_of(
     for branch, tiling in zip(plan.branches, tilings, strict=True):
         if tiling is None:
             count = count_tiles(branch, symbols, facts)
-            visits.append(Visits(count, decisions=_unused(plan, branch.attention, count, symbols, arrays)))
+            unused = () if branch.packed else _unused(plan, branch.attention, count, symbols, arrays)
+            visits.append(Visits(count, decisions=unused))
         else:
             visits.append(Visits(tiling.count(branch.attention.name), tiling.nbytes, tiling.decisions))
     return plan, tuple(visits)

@@ -239,6 +239,12 @@ template <class T> INLINE void ahead(const T* from, int64_t step, int64_t length
     __builtin_prefetch((const char*)from + step + place);
 }
 """,
+    "last_lanes": """\
+// the last lanes of a vector, 0 in those before them
+template <int COUNT> INLINE floats last_lanes(floats x) {
+  return ints{@steps@} >= LANES - COUNT ? x : floats{};
+}
+""",
     "folded": """\
 @folds@
 """,

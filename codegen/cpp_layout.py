@@ -29,6 +29,10 @@ from .cpp_normal import Normal, exact_lengths, parts, reads
 Kind = OneOf["float", "double", "bfloat", "dots", "weighted", "loops"]
 
 
+FEW = 16
+"""Rows of a tile for which the other operand of a product may stream by."""
+
+
 @dataclass(frozen=True)
 class Product:
     """A matrix product: `packed` is the operand whose lanes fill vectors, `rows` the one that is read number by number.
@@ -65,14 +69,14 @@ class Layout:
         self.body = Normal(kernel, self.sizes).statements(kernel.body)
         self.assigned = self._assignments()
         self.lane = _lane(self.body)
-        self.few = self.lane == "M" and self.sizes["M"] % (isa.bytes // 4) != 0
-        if self.few:
-            self.lane = "N"
-        self.changing = self._changing() if self.few else frozenset[str]()
         wide = any(
             value.type == "fp64" and value.shape for values in self.assigned.values() for value in values
         )
         self.lanes = isa.bytes // (8 if wide else 4)
+        self.few = self.lane == "M" and self._is_few(wide)
+        if self.few:
+            self.lane = "N"
+        self.changing = self._changing() if self.few else frozenset[str]()
         self.dotted, self.used = self._uses()
         self.products: dict[tuple[str, str, str], Product] = {}
         for values in self.assigned.values():
@@ -95,6 +99,15 @@ class Layout:
             if isinstance(statement, Assign):
                 found.setdefault(statement.name, []).append(statement.value)
         return found
+
+    def _is_few(self, wide: bool) -> bool:
+        """Whether lanes should lie along the keys, as there are few rows: never where tiles of keys have any width."""
+        if "N" not in self.sizes or any(
+            isinstance(s, Loop) and s.columns is not None for s in walk(self.body)
+        ):
+            return False
+        rows = self.sizes["M"]
+        return rows % (self.isa.bytes // 4) != 0 or (rows <= FEW and not wide)
 
     def _changing(self) -> frozenset[str]:
         """Names that are assigned again, those of folds, and those that read such names."""
@@ -173,7 +186,7 @@ class Layout:
 
     def _streams(self, load: Load, column: str) -> bool:
         """Whether a tile's rows can be read vector by vector, as float."""
-        whole = self.sizes[column] % self.lanes == 0 and self.lanes * 4 == self.isa.bytes
+        whole = self.sizes[column] >= self.lanes and self.lanes * 4 == self.isa.bytes
         return whole and load.type in ("fp32", "fp16", "bf16")
 
     def direct_of(self, load: Load) -> Direct:

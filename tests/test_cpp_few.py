@@ -21,7 +21,7 @@ from tests.kernel_calls import error, inputs, narrowed, rounding
 
 NAMES = sorted(name for name, definition in DEFINITIONS.items() if definition.section in "AB")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TILES = ((1, 64), (1, 256), (4, 32))
+TILES = ((1, 64), (1, 256), (2, 64), (4, 32), (8, 256), (16, 64))
 SPECIAL = Specialization("cpu:avx512", "fp32", 64, 64)
 
 
@@ -30,7 +30,7 @@ def chosen() -> list[tuple[Case, torch.dtype, str, tuple[int, int]]]:
     found: list[tuple[Case, torch.dtype, str, tuple[int, int]]] = []
     for place, name in enumerate(NAMES):
         case = cases(name)[(place + 1) % len(cases(name))]
-        found.append((case, DTYPES[(place + 1) % 3], ISAS[place // 2 % 4], TILES[place // 3 % 3]))
+        found.append((case, DTYPES[(place + 1) % 3], ISAS[place // 2 % 4], TILES[place % len(TILES)]))
     return found
 
 
@@ -85,10 +85,10 @@ def test_one_query_reads_rows_where_they_lie() -> None:
     for dtype in ("fp32", "bf16", "fp16"):
         (kernel,) = kernels(pattern, replace(SPECIAL, dtype=dtype), rows_class(1, "cpu:avx512"))
         text = print_cpp(kernel, "avx512").text
-        assert "dots_64(" in text and "weighted_4(" in text
+        assert "dots_1_64(" in text and "weighted_1_64(" in text
         assert "pack(" not in text
 
 
-def test_only_the_cpu_has_a_class_of_one_query() -> None:
-    assert [rows_class(n, "cpu:avx2") for n in (1, 2, 17, 65)] == [1, 16, 32, 128]
+def test_only_the_cpu_has_classes_of_few_queries() -> None:
+    assert [rows_class(n, "cpu:avx2") for n in (1, 2, 3, 5, 9, 17, 65)] == [1, 2, 4, 8, 16, 32, 128]
     assert rows_class(1, "cuda:90") == rows_class(1, "interpret") == 16

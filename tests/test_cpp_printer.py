@@ -115,14 +115,14 @@ def test_rows_that_see_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPat
 @needs_compiler
 def test_what_no_query_sees_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns that are left out may hold anything, also inside a tile that is computed."""
-    printed_for(monkeypatch, "avx512bf16", 16, 64)
+    printed_for(monkeypatch, "avx512bf16", 32, 64)
     pattern = parse("pattern h():\n    tensor ids[n]: int\n    mask ids[q] == ids[k]")
     q, k, v = inputs(64, 64, D=16)
-    ids = torch.arange(64) // 16
+    ids = torch.arange(64) // 32
     plain = pattern(q, k, v, ids=ids, target="interpret")
-    k[:, :, 16:32], v[:, :, 16:32] = torch.nan, torch.nan
+    k[:, :, 32:], v[:, :, 32:] = torch.nan, torch.nan
     found = pattern(q, k, v, ids=ids, target="interpret")
-    assert torch.equal(found[:, :, :16], plain[:, :, :16]) and torch.equal(found[:, :, 32:], plain[:, :, 32:])
+    assert torch.equal(found[:, :, :32], plain[:, :, :32])
 
 
 @needs_compiler
@@ -180,7 +180,7 @@ def test_the_score_is_finished_in_registers(monkeypatch: pytest.MonkeyPatch) -> 
     body = text[text.index("// full tiles") : text.index("// partial tiles")]
     epilogue = body[body.index("take_dot = ") : body.index("rows_4x6_float(")]
     assert "tanh(" in epilogue and "maximum(" in epilogue
-    assert body.count("tanh(") == 1
+    assert len(re.findall(r"const floats \w+ = .*tanh\(", body)) == 1
 
 
 def test_padded_lanes_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:

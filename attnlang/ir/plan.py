@@ -71,7 +71,8 @@ class Specialization:
     `statics`: parameters that are numbers in the code; `tensors`: element types that differ from `dtype`; `strided`:
     tensors whose innermost stride is not 1; `wide`: a head spans 2^31 elements or more; `nonnegative`: q ≥ 0; `long`:
     the whole numbers of mask and score may go beyond 32 bits; `walks`: how each attention finds its tiles (empty: all
-    by ranges); `split`: the keys of a row are shared out among `splits` programs, whose results are then combined.
+    by ranges); `split`: the keys of a row are shared out among `splits` programs, whose results are then combined;
+    `packed`: the query heads of a key/value head are rows of one tile, each query with all of them.
     """
 
     target: str
@@ -87,6 +88,7 @@ class Specialization:
     long: bool = False
     walks: tuple[WalkKind, ...] = ()
     split: bool = False
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Obstacle:
 @dataclass(frozen=True)
 class BranchPlan:
     """How one attention runs: key ranges per tile of queries, the tile, the kernel; `combine`: the one that puts the
-    shares of split keys together."""
+    shares of split keys together; `packed`: rows of a tile are queries of all heads of a key/value head."""
 
     attention: Attention
     bands: tuple[Band, ...]
@@ -113,6 +115,7 @@ class BranchPlan:
     kernel: Kernel
     walk: WalkKind = "ranges"
     combine: Kernel | None = None
+    packed: bool = False
 
 
 @dataclass(frozen=True)

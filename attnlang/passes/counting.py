@@ -81,15 +81,16 @@ def count_tiles(branch: BranchPlan, symbols: Mapping[str, Any], facts: Facts) ->
     queries, keys, heads = (int(symbols[name]) for name in ("NQ", "NK", "H"))
     rows, columns = branch.tile.rows, branch.tile.columns
     by_head = any(depends(band, HEAD) for band in branch.bands)
+    group = heads // int(symbols["HK"]) if branch.packed else 1
     full = partial = 0
-    for head in range(heads if by_head else 1):
+    for head in range(0, heads if by_head else 1, group):
         some, every = tiles_of_ranges(
-            branch.bands, branch.attention, (rows, columns), symbols, facts, (None, head)
+            branch.bands, branch.attention, (rows, columns), symbols, facts, (None, head), group
         )
         full += every
         partial += some - every
-    factor = 1 if by_head else heads
-    total = -(-queries // rows) * -(-keys // columns) * heads
+    factor = 1 if by_head else heads // group
+    total = -(-queries * group // rows) * -(-keys // columns) * (heads // group)
     return TileCount(
         branch.attention.name,
         rows,
@@ -112,14 +113,16 @@ def tiles_of_ranges(
     symbols: Mapping[str, Any],
     facts: Facts,
     at: tuple[int | None, int],
+    group: int = 1,
 ) -> tuple[int, int]:
-    """Visited and full tiles of one head, `at` batch entry (None: any) and head, by the ranges of its bands."""
+    """Visited and full tiles of one head, `at` batch entry (None: any) and head, by the ranges of its bands; of `group`
+    heads that see alike, where each query has a row for each of them."""
     (rows, columns), (batch, head) = sides, at
     query, key = attention.rows[-1], attention.over
     queries, keys, offset = (int(symbols[name]) for name in ("NQ", "NK", "q_offset"))
-    first_row = np.arange(0, queries, rows, dtype=np.int64)
-    last_row = np.minimum(first_row + rows, queries) - 1
-    env = {**symbols, "q_first": first_row + offset, "q_last": last_row + offset}
+    first_row = np.arange(0, queries * group, rows, dtype=np.int64)
+    last_row = np.minimum(first_row + rows, queries * group) - 1
+    env = {**symbols, "q_first": first_row // group + offset, "q_last": last_row // group + offset}
     tiles = len(first_row)
     indices: dict[Expr, Any] = {Index(HEAD): head}
     if batch is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnlang.ir import kernel as ir
 from attnlang.ir.bounds import Facts
@@ -11,6 +11,7 @@ from attnlang.ir.kernel import Const, Type, Var
 from attnlang.ir.pattern import (
     BATCH,
     HEAD,
+    KV_HEAD,
     Apply,
     Attention,
     Literal,
@@ -25,6 +26,7 @@ from attnlang.passes.lower_walk import Keys, ListWalk, RangeWalk, Walk
 from attnlang.passes.prune import prune
 from attnlang.passes.reweight import factor_of
 from attnlang.passes.scopes import Scope, Source
+from attnlang.passes.tiles import few_rows
 from attnlang.passes.typed import binary, cast, elementwise, weight
 
 LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
@@ -53,7 +55,8 @@ def lower_attention(
 ) -> ir.Kernel:
     """The kernel of one attention. Its arguments: the tensors it reads, `out` [B, H, NQ, DV], `lse` [B, H, NQ] float32
     where asked for; their strides in elements; the sizes and parameters it names. Split: `out` and `lse` are those of
-    each share of the keys, float32, with `splits` as third axis (`lower_combine` puts them together)."""
+    each share of the keys, float32, with `splits` as third axis (`lower_combine` puts them together).
+    Packed: of an attention that has the key/value head as an index of its own (`packing.packed`)."""
     build = _Forward(attention, bands, tile, heavy_first, arguments, facts, specialization, walk)
     body = prune(build.body())
     pointers, scalars = build.used_arguments(body)
@@ -92,11 +95,19 @@ class _Forward:
         self.lowering.used_names |= {
             stride for source in sources.values() for stride in source.pointer.strides
         }
-        self.program = Scope(frozenset((BATCH, HEAD)))
-        self.rows = Scope(frozenset((self.query,)), self.program)
+        self.packed = specialization.packed
+        self.program = Scope(frozenset((BATCH, KV_HEAD if self.packed else HEAD)))
+        self.rows = Scope(frozenset((self.query, *((HEAD,) if self.packed else ()))), self.program)
         self.split: ir.Expr = Const(0, "i32")
-        ranges = ColumnWalk if any_width(specialization.target, tile) else RangeWalk
-        self.walk: Walk = ranges(self.lowering, self.program, attention, bands, tile, heavy_first, facts)
+        ranges = (
+            ColumnWalk
+            if any_width(specialization.target, tile, few_rows(specialization.dtype))
+            else RangeWalk
+        )
+        self.ranges = ranges(
+            self.lowering, self.program, attention, bands, tile, heavy_first, facts, self.packed
+        )
+        self.walk: Walk = self.ranges
         if walk != "ranges":
             self.walk = ListWalk(self.lowering, self.program, tile, walk == "ordered")
 
@@ -148,7 +159,7 @@ class _Forward:
     def _place_program(self) -> None:
         scope, lowering = self.program, self.lowering
         program: ir.Expr = Var("program", "i32")
-        heads = Var("H", "i32")
+        heads = Var("HK" if self.packed else "H", "i32")
         if self.specialization.split:
             splits = Var("splits", "i32")
             self.split = lowering.assign(scope, "split", binary("mod", program, splits))
@@ -157,7 +168,8 @@ class _Forward:
         number = lowering.assign(scope, "tile", binary("mod", program, tiles))
         pair = lowering.assign(scope, "pair", binary("floordiv", program, tiles))
         scope.known[BATCH] = lowering.assign(scope, "b", binary("floordiv", pair, heads))
-        scope.known[HEAD] = lowering.assign(scope, "h", binary("mod", pair, heads))
+        head, hint = (KV_HEAD, "g") if self.packed else (HEAD, "h")
+        scope.known[head] = lowering.assign(scope, hint, binary("mod", pair, heads))
         self.first_row = self.walk.place(number, tiles, pair)
 
     def _place_rows(self) -> None:
@@ -166,8 +178,14 @@ class _Forward:
         lanes = binary("add", self.first_row, ir.Lanes("M"))
         found = self.walk.queries(lanes, scope)
         self.row_exists = found.exists
+        if self.packed:
+            at = lowering.assign(scope, "packed_row", found.at)
+            first = binary("mul", self.program.known[KV_HEAD], self.ranges.group)
+            head = binary("add", first, binary("mod", at, self.ranges.group))
+            scope.known[HEAD] = lowering.assign(scope, "h", head)
+            found = replace(found, at=self.ranges.query_of(at))
         self.row = lowering.assign(scope, "row", found.at)
-        self.places = lanes if self.walk.in_order else self.row
+        self.places = lanes if self.walk.in_order and not self.packed else self.row
         scope.known["storage", self.query] = self.row
         scope.known[self.query] = lowering.assign(scope, "q", binary("add", self.row, Var("q_offset", "i32")))
 
@@ -290,20 +308,20 @@ class _Forward:
 
     def _place_of(self, name: str, indices: tuple[ir.Expr, ...]) -> tuple[ir.Expr, ir.Expr]:
         """Base and offset of this program's part of a result, at these indices behind batch, head and share."""
-        before = [self.program.known[BATCH], self.program.known[HEAD]]
-        before += [self.split] if self.specialization.split else []
-        count = len(before) + len(indices)
-        strides: list[ir.Expr] = [Var(stride, "i64") for stride in self._strides(name, count)]
-        strides += [Const(1, "i64")] * (count - len(strides))
-        base: ir.Expr = Const(0, "i64")
-        for index, stride in zip(before, strides, strict=False):
-            base = binary("add", base, binary("mul", cast(index, "i64"), stride))
-        base = self.lowering.assign(self.program, f"{name}_base", base)
-        offset: ir.Expr = Const(0, self.lowering.offset_type)
+        head = self.rows.known[HEAD] if self.packed else self.program.known[HEAD]
+        split = (self.split,) if self.specialization.split else ()
+        places = (self.program.known[BATCH], head, *split, *indices)
+        strides: list[ir.Expr] = [Var(stride, "i64") for stride in self._strides(name, len(places))]
+        strides += [Const(1, "i64")] * (len(places) - len(strides))
         kind = self.lowering.offset_type
-        for index, stride in zip(indices, strides[len(before) :], strict=True):
-            offset = binary("add", offset, binary("mul", cast(index, kind), cast(stride, kind)))
-        return base, offset
+        base: ir.Expr = Const(0, "i64")
+        offset: ir.Expr = Const(0, kind)
+        for index, stride in zip(places, strides, strict=True):
+            if index.shape:
+                offset = binary("add", offset, binary("mul", cast(index, kind), cast(stride, kind)))
+            else:
+                base = binary("add", base, binary("mul", cast(index, "i64"), stride))
+        return self.lowering.assign(self.program, f"{name}_base", base), offset
 
     # ---------------------------------------------------------------------------------------- arguments
 

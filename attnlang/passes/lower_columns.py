@@ -20,9 +20,9 @@ STEP = 12
 ALWAYS = Const(True, "i1")
 
 
-def any_width(target: str, tile: Tile) -> bool:
-    """Whether tiles need not be as wide as the others; those of a few queries have their keys along vectors."""
-    return target.partition(":")[0] == "cpu" and tile.rows >= 16
+def any_width(target: str, tile: Tile, few: int = 8) -> bool:
+    """Whether tiles need not be as wide as the others; those of up to `few` rows have their keys along vectors."""
+    return target.partition(":")[0] == "cpu" and tile.rows >= 16 and tile.rows > few
 
 
 class ColumnWalk(RangeWalk):

@@ -54,7 +54,7 @@ class RangeWalk:
 
     def __init__(
         self, lowering: Lowering, scope: Scope, attention: Attention, bands: tuple[Band, ...], tile: Tile,
-        heavy_first: bool, facts: Facts,
+        heavy_first: bool, facts: Facts, packed: bool = False,
     ) -> None:  # fmt: skip
         self.lowering = lowering
         self.scope = scope
@@ -64,34 +64,47 @@ class RangeWalk:
         self.heavy_first = heavy_first
         self.facts = facts
         self.step = 1 if self.each else tile.columns  # from one place where a tile may begin to the next
+        self.packed = packed
+        self.group: ir.Expr = Const(1, "i32")
+        self.rows: ir.Expr = Var("NQ", "i32")
 
     def tiles(self) -> ir.Expr:
-        """How many tiles of queries a head has."""
+        """How many tiles of queries a head has; packed: a key/value head, whose rows are those of all its heads."""
+        if self.packed:
+            group = binary("floordiv", Var("H", "i32"), Var("HK", "i32"))
+            self.group = self.lowering.assign(self.scope, "group", group)
+            self.rows = self.lowering.assign(self.scope, "rows", binary("mul", self.rows, self.group))
         rows = self.tile.rows
-        up = binary("add", Var("NQ", "i32"), Const(rows - 1, "i32"))
+        up = binary("add", self.rows, Const(rows - 1, "i32"))
         return binary("floordiv", up, Const(rows, "i32"))
+
+    def query_of(self, row: ir.Expr) -> ir.Expr:
+        """The query that a row of a head's tiles belongs to."""
+        return binary("floordiv", row, self.group) if self.packed else row
 
     def place(self, number: ir.Expr, tiles: ir.Expr, pair: ir.Expr) -> ir.Expr:
         """The first row of the program's tile of queries, from its number among the `tiles` of its head."""
         lowering, scope = self.lowering, self.scope
-        queries = Var("NQ", "i32")
         if self.heavy_first:
             last = binary("sub", tiles, Const(1, "i32"))
             number = lowering.assign(scope, "tile", binary("sub", last, number))
         rows = Const(self.tile.rows, "i32")
         first_row = lowering.assign(scope, "row_first", binary("mul", number, rows))
         offset = Var("q_offset", "i32")
-        last_row = binary("min", binary("add", first_row, rows), queries)
-        first = lowering.assign(scope, "q_first", binary("add", first_row, offset))
+        last_row = binary("min", binary("add", first_row, rows), self.rows)
+        first = lowering.assign(scope, "q_first", binary("add", self.query_of(first_row), offset))
         scope.known[FIRST, ()] = lowering.lengthen(first)
-        last = binary("sub", binary("add", last_row, offset), Const(1, "i32"))
+        if self.packed:
+            last = binary("add", self.query_of(binary("sub", last_row, Const(1, "i32"))), offset)
+        else:
+            last = binary("sub", binary("add", last_row, offset), Const(1, "i32"))
         scope.known[LAST, ()] = lowering.lengthen(lowering.assign(scope, "q_last", last))
         return first_row
 
     def queries(self, lanes: ir.Expr, scope: Scope) -> Lanes:
         """Rows beyond the last are copies of it."""
-        exists = binary("lt", lanes, Var("NQ", "i32"))
-        return Lanes(binary("min", lanes, binary("sub", Var("NQ", "i32"), Const(1, "i32"))), exists)
+        exists = binary("lt", lanes, self.rows)
+        return Lanes(binary("min", lanes, binary("sub", self.rows, Const(1, "i32"))), exists)
 
     def keys(self, lanes: ir.Expr, scope: Scope) -> Lanes:
         """Keys beyond the last are in tiles that are masked."""

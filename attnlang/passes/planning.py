@@ -17,9 +17,11 @@ from attnlang.passes.lower_attention import Arguments, lower_attention
 from attnlang.passes.lower_combine import lower_combine
 from attnlang.passes.lower_expr import padded
 from attnlang.passes.obstacles import obstacles, plain_output
+from attnlang.passes.packing import PACKED, packed, reason_apart
 from attnlang.passes.ranges import bands
 from attnlang.passes.specialize import reads, specialize
 from attnlang.passes.tiles import PairWork, choose_tile, last_loop, pair_work
+from attnlang.passes.tiling import FEWEST_QUERIES
 from attnlang.passes.verify_kernel import verify_kernel
 from attnlang.passes.widen import in_double
 from attnlang.targets import target_of
@@ -121,6 +123,14 @@ def _kernels(
         )
     if specialization.split:
         decisions.append(SPLIT)
+    if specialization.packed:
+        decisions.append(PACKED)
+    elif (
+        target_of(specialization.target).kind == "cpu"
+        and rows_limit < FEWEST_QUERIES
+        and (reason := reason_apart(pattern))
+    ):
+        decisions.append(Decision("heads", "one by one", reason, "packed, where they share keys"))
     decisions += _specialized(specialization)
     combine = None if alone else pattern.output
     return Plan(pattern, specialization, "kernels", tuple(branches), needed, combine, (), tuple(decisions))
@@ -170,7 +180,9 @@ def _branch(
     walk: WalkKind,
 ) -> tuple[BranchPlan, list[Decision]]:
     query, key = attention.rows[-1], attention.over
+    lowered_as = packed(attention) if specialization.packed else attention
     found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
+    walked = bands(conjunction(lowered_as.mask, lowered_as.sparsity), query, key, facts)
     features = max(padded(specialization.head_dim), padded(specialization.value_dim))
     heavy_first = any(
         direction(bound, query, facts) == 1 for band in found for bound in band.upper
@@ -180,12 +192,13 @@ def _branch(
         if attention.name == "attention"
         else f"{pattern.name}_{attention.name}_forward"
     )
+    name += "_packed" if specialization.packed else ""
     name += ("" if walk == "ranges" else f"_{walk}") + ("_split" if specialization.split else "")
     target = target_of(specialization.target)
 
     def lowered(tile: Tile) -> Kernel:
         made = lower_attention(
-            name, banner, attention, found, tile, heavy_first, arguments, facts, specialization, walk
+            name, banner, lowered_as, walked, tile, heavy_first, arguments, facts, specialization, walk
         )
         return in_double(made) if specialization.dtype == "fp64" else made
 
@@ -204,7 +217,8 @@ def _branch(
         why = "their terms mix query and key, so that no matrix product gives them"
         made.append(Decision("sums", f"{loops} loop(s) for every tile of pairs", why))
     combine = lower_combine(f"{name}_combine", banner, specialization) if specialization.split else None
-    return BranchPlan(attention, found, tile, heavy_first, kernel, walk, combine), made
+    packs = specialization.packed
+    return BranchPlan(attention, found, tile, heavy_first, kernel, walk, combine, packs), made
 
 
 def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decision]:

@@ -54,19 +54,19 @@ def last_loop(kernel: Kernel) -> tuple[Statement, ...]:
 def choose_tile(
     target: Target, dtype: str, features: int, rows_limit: int, pairs: PairWork, exact: bool, listed: bool
 ) -> tuple[Tile, Decision]:
-    """The tile for the longer of the padded feature lengths. `rows_limit`: the class of the number of queries (1, 16,
-    32, 64 or 128); `pairs`: the work for every pair of query and key; `exact`: ranges say all that the predicate says,
+    """The tile for the longer of the padded feature lengths. `rows_limit`: the class of the number of queries
+    (`rows_class`); `pairs`: the work for every pair of query and key; `exact`: ranges say all that the predicate says,
     so that few tiles are masked; `listed`: the kernel reads its tiles from lists."""
     if target.name == "interpret":
         tile = Tile(min(rows_limit, 32), 32, 4, 1)
         return tile, _decision(
             tile, "small, so that the interpreter shows tails and borders at short lengths"
         )
-    if target.kind == "cpu" and rows_limit == 1:
-        tile = Tile(1, 256, 1, 1)
-        return tile, _decision(tile, "one query: vectors of keys, and keys and values that stream by")
+    if target.kind == "cpu" and rows_limit <= few_rows(dtype):
+        tile = Tile(rows_limit, 256, 1, 1)
+        return tile, _decision(tile, "few queries: vectors of keys, and keys and values that stream by once")
     if target.kind == "cpu":
-        tile = Tile(min(rows_limit, 64), 192 if features <= 128 else 96, 1, 1)
+        tile = Tile(min(max(rows_limit, 16), 64), 192 if features <= 128 else 96, 1, 1)
         return tile, _decision(tile, "vectors of queries; so many visible keys at a time stay in the cache")
     family = "hip" if target.name.startswith("hip") else "hopper" if target.shared >= 200 * 1024 else "ampere"
     base = TILES[family, dtype != "fp32"][0 if features <= 64 else 1 if features <= 128 else 2]
@@ -95,8 +95,12 @@ def _decision(tile: Tile, reason: str) -> Decision:
     return Decision("tile", choice, reason)
 
 
+def few_rows(dtype: str) -> int:
+    """Up to how many rows a tile has vectors along the keys, on the CPU: fewer, where these must be widened for it."""
+    return {"fp32": 16, "fp64": 1}.get(dtype, 8)
+
+
 def rows_class(queries: int, target: str) -> int:
-    """The class of a number of queries, of which the tile is a function; on the CPU one query is a class of its own."""
-    if queries == 1 and target.partition(":")[0] == "cpu":
-        return 1
-    return next((limit for limit in (16, 32, 64) if queries <= limit), 128)
+    """The class of a number of queries, of which the tile is a function; on the CPU there are more for few queries."""
+    few = (1, 2, 4, 8) if target.partition(":")[0] == "cpu" else ()
+    return next((limit for limit in (*few, 16, 32, 64) if queries <= limit), 128)
