@@ -24,8 +24,8 @@ STORED_BYTES = {"int": 4, "bool": 1}
 BUDGET = 100_000
 """How many boxes inside of tiles are looked at for one head."""
 RECOMPILES_WITH = (
-    "class of NQ (16, 32, 64, more; on a CPU also 1, 2, 4, 8)", "return_lse", "types of tensors", "innermost strides other than 1",
-    "negative q_offset", "sizes or numbers beyond 32 bits",
+    "class of NQ (16, 32, 64, more; on a CPU also 1, 2, 4, 8)", "return_lse", "types of tensors",
+    "innermost strides other than 1", "negative q_offset", "sizes or numbers beyond 32 bits",
 )  # fmt: skip
 
 
