@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from .cpp_isa import Isa
+from .cpp_leading_text import LEADING, LEADING_AVX512, LEADING_MARKS
 from .cpp_math import MATH, MATH_AVX512
 from .cpp_rows import ROWS
 
@@ -255,6 +256,7 @@ INLINE floats dot2(floats sum, ints x, ints y) {
   return sum;
 }
 """,
+    **LEADING,
     **MATH,
 }
 
@@ -316,6 +318,7 @@ INLINE ints gather(const int32_t* from, ints at) {
   return (ints)__builtin_ia32_gathersiv16si((sixteen)ints{}, from, at, -1, 4);
 }
 """,
+    **LEADING_AVX512,
     **MATH_AVX512,
 }
 
@@ -347,6 +350,7 @@ def helpers(text: str, isa: Isa, lanes: int) -> str:
         "@last_pairs@": ", ".join(f"{i}, {i + 32}" for i in range(16, 32)),
         "@powers@": ", ".join(str(1 << i) for i in range(lanes)),
         **_transposition(lanes),
+        **LEADING_MARKS,
     }
     shown = [pieces[name] for name in wanted]
     for mark, text in filled.items():

@@ -10,9 +10,9 @@ from .cpp_crossed import Crossed
 from .cpp_few import Few
 from .cpp_groups import Pass
 from .cpp_layout import Product
-from .cpp_page import Page, Work, neutral
+from .cpp_page import COMBINED, Page, Work, neutral
 from .cpp_points import Scene
-from .cpp_products import Shape, columns_name, rows_name
+from .cpp_products import Hands, Shape, columns_name, rows_name
 from .cpp_tiles import Tiles
 
 
@@ -50,6 +50,10 @@ class Products:
         (column,) = (dim for dim in dot.shape if dim != lane)
         bfloat = product.kind == "bfloat"
         folds = self._row_folds(group, inner)
+        joined = None if pairing is not None else self._joined(product, dot, group)
+        places = dict(folds)
+        if joined is not None:
+            folds[joined.name] = ""
         done, isa = self.page.fresh(f"take_{scene.name(statement.name)}"), self.layout.isa
         self.page.taken.discard(done)
         kind = "doubles" if product.kind == "double" else "floats"
@@ -68,6 +72,8 @@ class Products:
                 self.page.point(group, inner, folds)
             if pairing is not None:
                 self.lines.add(f"return {inner.locals[pairing.name]};")
+            if joined is not None:
+                self.lines.add(f"return {inner.name(joined.name)};")
         self.lines.add("};")
         if product.kind == "dots":
             self.few.dots(product, column, done, scene)
@@ -76,7 +82,10 @@ class Products:
         vectors = width // self.layout.lanes
         across = next(n for n in (isa.across, 2, 1) if n <= isa.across and vectors % n == 0)
         down = isa.tile_down(across) * (2 if bfloat and product.along else 3) // 3
-        shape = Shape(product.kind, across, down, self.layout.lanes, two=pairing is not None)
+        hands: Hands = "one" if pairing is None else "two"
+        if joined is not None and isinstance(joined.value, Fold):
+            hands = joined.value.op
+        shape = Shape(product.kind, across, down, self.layout.lanes, hands)
         if product.crossed:
             packed = self.crossed.packed(product.packed, scene)
             row = self.crossed.row(product.rows, column, down, scene)
@@ -86,6 +95,10 @@ class Products:
         length = self._length(product.over, bfloat, scene)
         if pairing is not None:
             done = self._by_two(pairing, done, scene)
+        if joined is not None and isinstance(joined.value, Fold):
+            place = places[joined.name]
+            combined = COMBINED[joined.value.op].format(f"load({place})", "folded")
+            done += f", [&](int64_t in_{lane}, {kind} folded) INLINED {{ store({place}, {combined}); }}"
         if product.along:
             self.rows[shape] = None
             self.lines.add(
@@ -93,6 +106,15 @@ class Products:
             )
         else:
             self._columns(shape, column, f"{packed}, {width}, {length}, {row}", done)
+
+    def _joined(self, product: Product, dot: Dot, group: Pass) -> Assign | None:
+        """The one fold over the rows of a product, which is made of several rows while their sums are in registers."""
+        if not product.along or product.crossed or product.kind == "dots" or len(group.folds) != 1:
+            return None
+        fold = group.folds[0].value
+        assert isinstance(fold, Fold)
+        fits = fold.over != self.lane and fold.value.shape == dot.shape and fold.type == dot.type
+        return group.folds[0] if fits else None
 
     def by_two(self, statement: Assign, group: Pass) -> Assign | None:
         """The value that is made from the sums of a product of bfloat and wanted in pairs of its rows."""

@@ -167,7 +167,8 @@ class Page:
                     scene.locals[part.name] = shown
 
     def point(self, group: Pass, scene: Scene, folds: dict[str, str] | None = None) -> None:
-        """What happens at one point. `folds`: where folds are kept that are not variables of their name."""
+        """What happens at one point. `folds`: where folds are kept that are not variables of their name; "": the value
+        at this point alone is wanted, by that name."""
         for statement in group.statements:
             match statement:
                 case Assign(name, Dot()) if name in scene.locals:
@@ -176,7 +177,9 @@ class Page:
                 case Assign(name, Fold(op, value, _, _, _)):
                     self.lazies((value,), scene)
                     shown = scene.text(value)
-                    if folds is None:
+                    if folds is not None and not folds[name]:
+                        self.lines.add(f"const {CPP_VECTORS[value.type]} {scene.name(name)} = {shown};")
+                    elif folds is None:
                         target = self._running(statement, scene)
                         self.lines.add(f"{target} = {COMBINED[op].format(target, shown)};")
                     else:

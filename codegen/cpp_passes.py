@@ -9,6 +9,7 @@ from attnlang.ir.kernel import Assign, Dot, Fold, Loop, Remark, Statement, Store
 
 from .cpp_groups import Pass, is_lazy, passes, reads_through
 from .cpp_hidden import Visible, by_flags, needed, visible
+from .cpp_leading import Leading
 from .cpp_multiply import Products
 from .cpp_normal import parts, reads, writes
 from .cpp_page import Page, Work, size_of
@@ -26,6 +27,7 @@ class Printer:
         self.lane, self.sizes = page.lane, page.sizes
         self.tiles = Tiles(page)
         self.products = Products(page, self.tiles)
+        self.leading = Leading(page)
         self.again = _again(page.layout.body, set())
 
     def body(
@@ -43,12 +45,17 @@ class Printer:
             for group in groups
         ]
         places: dict[str, int] = {}
+        softmax, taken = self.leading.softmax(statements, groups), None
         for number, group in enumerate(groups):
             others = outer.union(*(w for i, w in enumerate(wanted) if i != number))
             others |= self.layout.operands
             self._free(groups, wanted, number, outer, places, scene)
             plainly = outer.union(*(_plainly(g) for i, g in enumerate(groups) if i != number))
+            if softmax is not None and any(softmax.weight.name in writes(s) for s in group.statements):
+                taken = self.leading.take_out(softmax, statements, scene, places)
             self._pass(Work(group, others, plainly, places), scene)
+            if taken is not None:
+                self.leading.put_back(taken, group, scene)
 
     def _free(
         self,

@@ -26,8 +26,9 @@ class Tile:
 @dataclass
 class Scene:
     """What names stand for at some place of the printed code. `lengths`: of each dimension, as C++; `places`: where a
-    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits; `coarse`:
-    whether what is computed here is rounded to two bytes."""
+    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits; `origins`: where
+    the rows of a packed tile lie in its tensor; `coarse`: whether what is computed here is rounded to two bytes;
+    `alone`: whether this is one lane by itself."""
 
     lane: str
     lengths: dict[str, str]
@@ -39,7 +40,9 @@ class Scene:
     places: dict[str, str] = field(default_factory=dict[str, str])
     locals: dict[str, str] = field(default_factory=dict[str, str])
     flags: dict[str, str] = field(default_factory=dict[str, str])
+    origins: dict[str, str] = field(default_factory=dict[str, str])
     coarse: bool = False
+    alone: bool = False
 
     def inside(self) -> Scene:
         """A copy for a block: what is named in it is unknown outside."""
@@ -54,7 +57,9 @@ class Scene:
             dict(self.places),
             dict(self.locals),
             dict(self.flags),
+            dict(self.origins),
             self.coarse,
+            self.alone,
         )
 
     def name(self, name: str) -> str:
@@ -73,13 +78,13 @@ class Scene:
 
     def element(self, tile: Tile) -> str:
         """A tile's value at this point: a vector where it has lanes."""
-        if self.lane in tile.shape:
+        if self.lane in tile.shape and not self.alone:
             return f"load({tile.array} + {self.at(tile)})"
         return f"{tile.array}[{self.at(tile)}]"
 
     def is_vector(self, expr: Expr) -> bool:
         """Whether a value differs from lane to lane."""
-        return self.lane in expr.shape
+        return self.lane in expr.shape and not self.alone
 
     # -------------------------------------------------------------------------------------- expressions
 
@@ -139,7 +144,7 @@ class Scene:
         return self.element(self.tiles[name]), ATOM
 
     def _lanes(self, dim: str, kind: Type) -> tuple[str, int]:
-        if dim == self.lane:
+        if dim == self.lane and not self.alone:
             text = f"lanes_from(in_{dim})"
             return (text if kind == "i32" else f"as<{CPP_VECTORS[kind]}>({text})"), ATOM
         place = f"{self.places[dim]}[in_{dim}]" if dim in self.places else f"in_{dim}"

@@ -7,25 +7,31 @@ that may lie anywhere. Sums start at zero for each tile and are handed on while 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal as OneOf
 
+from .cpp_page import COMBINED
 from .printer import Lines
+
+Hands = OneOf["one", "two", "max", "min", "sum"]
+HANDS = {"one": "", "two": "_by_two", "max": "_and_max", "min": "_and_min", "sum": "_and_sum"}
 
 
 @dataclass(frozen=True)
 class Shape:
     """A register tile: `across` vectors × `down` numbers, of `lanes` numbers a vector. `kind`: "float", "double", or
-    "bfloat" for pairs of bfloat. `two`: sums are handed on for two rows at a time."""
+    "bfloat" for pairs of bfloat. `hands`: how sums of rows are handed on: one by one, for two rows at a time, or folded
+    over the rows by an operation with what is made of each."""
 
     kind: str
     across: int
     down: int
     lanes: int
-    two: bool = False
+    hands: Hands = "one"
 
     @property
     def name(self) -> str:
         """As functions for it are called."""
-        return f"{self.across}x{self.down}_{self.kind}{'_by_two' if self.two else ''}"
+        return f"{self.across}x{self.down}_{self.kind}{HANDS[self.hands]}"
 
     @property
     def vector(self) -> str:
@@ -52,15 +58,16 @@ def rows_text(shape: Shape) -> str:
     """One result for every row: the sum runs along the rows."""
     lines = Lines("  ")
     width = shape.across * shape.lanes
-    told = "sums of lanes from m"
-    if shape.two:
-        told += ", those of n + 1); last(n, m, sums"
+    told, more = {
+        "one": ("done(n, m, sums of lanes from m)", ""),
+        "two": ("done(n, m, sums of lanes from m, those of n + 1); last(n, m, sums)", ", class Last"),
+    }.get(shape.hands, ("join(m, fold over n of done(n, m, sums of lanes from m))", ", class Join"))
     lines.add(
-        f"// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; done(n, m, {told})",
-        f"template <class Row, class Done{', class Last' if shape.two else ''}>",
+        f"// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; {told}",
+        f"template <class Row, class Done{more}>",
     )
     head = f"{shape.packed}* packed, int64_t width, int64_t length, Row row, int64_t count, Done done"
-    head += ", Last last" if shape.two else ""
+    head += {"": "", ", class Last": ", Last last"}.get(more, ", Join join")
     with lines.block(f"INLINE void {rows_name(shape)}(const {head}) {{"):
         with lines.block(f"for (int64_t n = 0; n < count; n += {shape.down}) {{"):
             rows = ", ".join(f"{'' if i == 0 else '*'}row{i} = row(n + {i})" for i in range(shape.down))
@@ -74,7 +81,13 @@ def rows_text(shape: Shape) -> str:
                         element = f"pair_at(row{i} + 2 * x)" if shape.kind == "bfloat" else f"row{i}[x]"
                         lines.add(_step(shape, i, element))
                 lines.add("}")
-                (_hand_on_by_two if shape.two else _hand_on)(lines, shape)
+                match shape.hands:
+                    case "one":
+                        _hand_on(lines, shape)
+                    case "two":
+                        _hand_on_by_two(lines, shape)
+                    case op:
+                        _hand_on_folded(lines, shape, op)
             lines.add("}")
         lines.add("}")
     lines.add("}")
@@ -95,6 +108,18 @@ def _hand_on_by_two(lines: Lines, shape: Shape) -> None:
         alone = " ".join(f"last(n + {i}, m + {r * shape.lanes}, s{i}_{r});" for r in vectors)
         guard = f"if (n + {i} < count) " if i else ""
         lines.add(f"if (n + {i + 1} < count) {{ {both} }}", f"else {guard}{{ {alone} }}")
+
+
+def _hand_on_folded(lines: Lines, shape: Shape, op: str) -> None:
+    vectors = range(shape.across)
+    for i in range(shape.down):
+        made = [f"done(n + {i}, m + {r * shape.lanes}, s{i}_{r})" for r in vectors]
+        if i == 0:
+            lines.add(f"{shape.vector} {', '.join(f'f{r} = {made[r]}' for r in vectors)};")
+        else:
+            folded = " ".join(f"f{r} = {COMBINED[op].format(f'f{r}', made[r])};" for r in vectors)
+            lines.add(f"if (n + {i} < count) {{ {folded} }}")
+    lines.add(" ".join(f"join(m + {r * shape.lanes}, f{r});" for r in vectors))
 
 
 def columns_text(shape: Shape) -> str:

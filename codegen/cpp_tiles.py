@@ -58,6 +58,8 @@ class Tiles:
         array, tile = self.page.offsets(offset, statement.name, scene), scene.tiles[statement.name]
         (column,) = (dim for dim in load.shape if dim != self.lane)
         place = scene.address(load.pointer, load.base)
+        if load.type == "fp32":
+            scene.origins[statement.name] = f"{place} + {array}"
         self.lines.add(
             f"pack({tile.array}, {self.sizes[self.lane]}, {place}, {array}, {self.sizes[column]});"
         )

@@ -324,9 +324,9 @@ INLINE doubles log2(doubles x) {
   return x;
 }
 
-// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; done(n, m, sums of lanes from m)
-template <class Row, class Done>
-INLINE void rows_4x6_float(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done) {
+// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; join(m, fold over n of done(n, m, sums of lanes from m))
+template <class Row, class Done, class Join>
+INLINE void rows_4x6_float_and_max(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join) {
   for (int64_t n = 0; n < count; n += 6) {
     const auto *row0 = row(n + 0), *row1 = row(n + 1), *row2 = row(n + 2), *row3 = row(n + 3), *row4 = row(n + 4), *row5 = row(n + 5);
     for (int64_t m = 0; m < width; m += 64) {
@@ -346,12 +346,13 @@ INLINE void rows_4x6_float(const float* packed, int64_t width, int64_t length, R
         { const float b = row4[x]; s4_0 += b * v0; s4_1 += b * v1; s4_2 += b * v2; s4_3 += b * v3; }
         { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; s5_2 += b * v2; s5_3 += b * v3; }
       }
-      { done(n + 0, m + 0, s0_0); done(n + 0, m + 16, s0_1); done(n + 0, m + 32, s0_2); done(n + 0, m + 48, s0_3); }
-      if (n + 1 < count) { done(n + 1, m + 0, s1_0); done(n + 1, m + 16, s1_1); done(n + 1, m + 32, s1_2); done(n + 1, m + 48, s1_3); }
-      if (n + 2 < count) { done(n + 2, m + 0, s2_0); done(n + 2, m + 16, s2_1); done(n + 2, m + 32, s2_2); done(n + 2, m + 48, s2_3); }
-      if (n + 3 < count) { done(n + 3, m + 0, s3_0); done(n + 3, m + 16, s3_1); done(n + 3, m + 32, s3_2); done(n + 3, m + 48, s3_3); }
-      if (n + 4 < count) { done(n + 4, m + 0, s4_0); done(n + 4, m + 16, s4_1); done(n + 4, m + 32, s4_2); done(n + 4, m + 48, s4_3); }
-      if (n + 5 < count) { done(n + 5, m + 0, s5_0); done(n + 5, m + 16, s5_1); done(n + 5, m + 32, s5_2); done(n + 5, m + 48, s5_3); }
+      floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 16, s0_1), f2 = done(n + 0, m + 32, s0_2), f3 = done(n + 0, m + 48, s0_3);
+      if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3)); }
+      if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); f2 = maximum(f2, done(n + 2, m + 32, s2_2)); f3 = maximum(f3, done(n + 2, m + 48, s2_3)); }
+      if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); f2 = maximum(f2, done(n + 3, m + 32, s3_2)); f3 = maximum(f3, done(n + 3, m + 48, s3_3)); }
+      if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1)); f2 = maximum(f2, done(n + 4, m + 32, s4_2)); f3 = maximum(f3, done(n + 4, m + 48, s4_3)); }
+      if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1)); f2 = maximum(f2, done(n + 5, m + 32, s5_2)); f3 = maximum(f3, done(n + 5, m + 48, s5_3)); }
+      join(m + 0, f0); join(m + 16, f1); join(m + 32, f2); join(m + 48, f3);
     }
   }
 }
@@ -514,9 +515,10 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
         const floats dot = sum;
         const floats s = scale_log2e * dot;
         store(s_tile + in_N * 64 + in_M, s);
-        store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), s));
+        const floats row_max = s;
+        return row_max;
       };
-      rows_4x6_float(Q_tile_2, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, columns, take_dot);
+      rows_4x6_float_and_max(Q_tile_2, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -590,9 +592,10 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
         const floats dot = sum;
         const floats s = choose_by(seen_by[in_N * 4 + in_M / LANES], scale_log2e * dot, spread(-infinity));
         store(s_tile + in_N * 64 + in_M, s);
-        store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), s));
+        const floats row_max_2 = s;
+        return row_max_2;
       };
-      rows_4x6_float(Q_tile_2, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, seen_count, take_dot);
+      rows_4x6_float_and_max(Q_tile_2, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {

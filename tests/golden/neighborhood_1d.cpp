@@ -284,9 +284,9 @@ template <class T> INLINE T floor_modulo(T x, T y) {
   return ((rest != 0) & ((rest < 0) != (y < 0))) ? rest + y : rest;
 }
 
-// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; done(n, m, sums of lanes from m)
-template <class Row, class Done>
-INLINE void rows_2x6_float(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done) {
+// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; join(m, fold over n of done(n, m, sums of lanes from m))
+template <class Row, class Done, class Join>
+INLINE void rows_2x6_float_and_max(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join) {
   for (int64_t n = 0; n < count; n += 6) {
     const auto *row0 = row(n + 0), *row1 = row(n + 1), *row2 = row(n + 2), *row3 = row(n + 3), *row4 = row(n + 4), *row5 = row(n + 5);
     for (int64_t m = 0; m < width; m += 16) {
@@ -306,12 +306,13 @@ INLINE void rows_2x6_float(const float* packed, int64_t width, int64_t length, R
         { const float b = row4[x]; s4_0 += b * v0; s4_1 += b * v1; }
         { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; }
       }
-      { done(n + 0, m + 0, s0_0); done(n + 0, m + 8, s0_1); }
-      if (n + 1 < count) { done(n + 1, m + 0, s1_0); done(n + 1, m + 8, s1_1); }
-      if (n + 2 < count) { done(n + 2, m + 0, s2_0); done(n + 2, m + 8, s2_1); }
-      if (n + 3 < count) { done(n + 3, m + 0, s3_0); done(n + 3, m + 8, s3_1); }
-      if (n + 4 < count) { done(n + 4, m + 0, s4_0); done(n + 4, m + 8, s4_1); }
-      if (n + 5 < count) { done(n + 5, m + 0, s5_0); done(n + 5, m + 8, s5_1); }
+      floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 8, s0_1);
+      if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 8, s1_1)); }
+      if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 8, s2_1)); }
+      if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 8, s3_1)); }
+      if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 8, s4_1)); }
+      if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 8, s5_1)); }
+      join(m + 0, f0); join(m + 8, f1);
     }
   }
 }
@@ -498,9 +499,10 @@ extern "C" __attribute__((visibility("default"))) void neighborhood_1d_forward(c
         const floats dot = sum;
         const floats s = choose_by(seen_by[in_N * 8 + in_M / LANES], scale_log2e * dot, spread(-infinity));
         store(s_tile + in_N * 64 + in_M, s);
-        store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), s));
+        const floats row_max = s;
+        return row_max;
       };
-      rows_2x6_float(Q_tile_2, 64, 32, [&](int64_t n) INLINED { return K_tile_2 + n * 32; }, seen_count, take_dot);
+      rows_2x6_float_and_max(Q_tile_2, 64, 32, [&](int64_t n) INLINED { return K_tile_2 + n * 32; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {

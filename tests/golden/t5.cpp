@@ -238,6 +238,108 @@ template <class T, class At, class V> INLINE V gather(const T* from, At at, ints
 INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
 INLINE void settle() { asm volatile("" : : : "memory"); }
 
+INLINE bool any(ints x) {
+  int32_t found = 0;
+  for (int lane = 0; lane < LANES; ++lane) found |= x[lane];
+  return found != 0;
+}
+
+// the vectors from `from` on, `step` apart, with lanes above `least`: which one, and a bit for each such lane
+INLINE int32_t vectors_above(floats least, const float* from, int64_t step, int64_t count,
+    int32_t* found, int32_t& lanes) {
+  int32_t length = lanes = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = flags_of(load(from + i * step) > least).bits;
+    found[length] = (int32_t)((uint32_t)i << 16 | bits);
+    length += bits != 0;
+    lanes += __builtin_popcount(bits);
+  }
+  return length;
+}
+
+// the same for lanes that are less than some distance below `top`, the smallest for which they are no more than `most`
+INLINE int32_t vectors_near(floats top, const float* from, int64_t step, int64_t count,
+    int32_t* found, int32_t most) {
+  const float distances[] = {5.0f, 3.5f, 2.0f};
+  for (const float below : distances) {
+    int32_t lanes, length = vectors_above(top - below, from, step, count, found, lanes);
+    if (lanes <= most) return length;
+  }
+  return 0;
+}
+
+template <class T> INLINE T absolute(T x) { return x < 0 ? -x : x; }
+
+// pairs whose scores are near the largest of their rows, where these are large: their scores become tiny
+static __attribute__((noinline)) int32_t take_leading_across(float* scores, const float* shift, const float* top,
+    int64_t rows, int64_t columns, int32_t* in_m, int32_t* in_n) {
+  ints large{};
+  for (int64_t m = 0; m < rows; m += LANES) large |= absolute(load(shift + m)) > 8.0f;
+  if (!any(large)) return 0;
+  int32_t count = 0, found[columns];
+  for (int64_t m = 0; m < rows; m += LANES) {
+    if (!any(load(top + m) > load(shift + m) - 5.0f)) continue;
+    const int32_t length = vectors_near(load(shift + m), scores + m, rows, columns, found, 12 * LANES);
+    for (int32_t i = 0; i < length; ++i)
+      for (uint32_t bits = found[i] & 65535; bits != 0; bits &= bits - 1) {
+        in_m[count] = (int32_t)m + __builtin_ctz(bits);
+        in_n[count] = found[i] >> 16;
+        scores[in_n[count] * rows + in_m[count]] = shift[in_m[count]] - 100.0f;
+        ++count;
+      }
+  }
+  return count;
+}
+
+// the sum of products in double: of rows, or of numbers that lie apart
+INLINE double exact_dot(const float* x, const float* y, int64_t length) {
+  typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef double wide __attribute__((vector_size(32)));
+  wide a{}, b{};
+  int64_t i = 0;
+  for (; i + 8 <= length; i += 8) {
+    a += as<wide>(*(const four*)(x + i)) * as<wide>(*(const four*)(y + i));
+    b += as<wide>(*(const four*)(x + i + 4)) * as<wide>(*(const four*)(y + i + 4));
+  }
+  a += b;
+  double sum = (a[0] + a[1]) + (a[2] + a[3]);
+  for (; i < length; ++i) sum += (double)x[i] * y[i];
+  return sum;
+}
+INLINE double exact_dot(const float* x, const float* y, int64_t x_step, int64_t y_step, int64_t length) {
+  double even = 0, odd = 0;
+  int64_t i = 0;
+  for (; i + 2 <= length; i += 2) {
+    even += (double)x[i * x_step] * y[i * y_step];
+    odd += (double)x[(i + 1) * x_step] * y[(i + 1) * y_step];
+  }
+  return i < length ? even + odd + (double)x[i * x_step] * y[i * y_step] : even + odd;
+}
+
+// to row in_m[i] of `to`: the row in_n[i] of a tensor times its factor
+static __attribute__((noinline)) void add_rows(float* to, int64_t length, int32_t count, const int32_t* in_m,
+    const int32_t* in_n, const float* factors, const float* const* rows) {
+  for (int32_t i = 0; i < count; ++i) {
+    float* const sums = to + in_m[i] * length;
+    const float* const row = rows[in_n[i]];
+    int64_t e = 0;
+    for (; e + LANES <= length; e += LANES) store(sums + e, load(sums + e) + factors[i] * load(row + e));
+    for (; e < length; ++e) sums[e] += factors[i] * row[e];
+  }
+}
+
+// the same for a tile whose lanes are its rows
+static __attribute__((noinline)) void add_turned_rows(float* to, int64_t width, int64_t length, int32_t count,
+    const int32_t* in_m, const int32_t* in_n, const float* factors, const float* const* rows,
+    float* sums, float* turned) {
+  for (int64_t i = 0; i < width * length; ++i) sums[i] = 0;
+  add_rows(sums, length, count, in_m, in_n, factors, rows);
+  int32_t at[width];
+  for (int64_t m = 0; m < width; ++m) at[m] = (int32_t)(m * length);
+  pack(turned, width, (const float*)sums, at, length);
+  for (int64_t i = 0; i < width * length; i += LANES) store(to + i, load(to + i) + load(turned + i));
+}
+
 // the nearest whole number, ties to even
 INLINE float nearest(float x) { return __builtin_fabsf(x) < 0x1p22f ? x + 0x1.8p23f - 0x1.8p23f : x; }
 INLINE floats nearest(floats x) {
@@ -278,9 +380,9 @@ INLINE doubles exp2(doubles x) {
   return x;
 }
 
-// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; done(n, m, sums of lanes from m)
-template <class Row, class Done>
-INLINE void rows_2x6_float(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done) {
+// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; join(m, fold over n of done(n, m, sums of lanes from m))
+template <class Row, class Done, class Join>
+INLINE void rows_2x6_float_and_max(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join) {
   for (int64_t n = 0; n < count; n += 6) {
     const auto *row0 = row(n + 0), *row1 = row(n + 1), *row2 = row(n + 2), *row3 = row(n + 3), *row4 = row(n + 4), *row5 = row(n + 5);
     for (int64_t m = 0; m < width; m += 8) {
@@ -300,12 +402,13 @@ INLINE void rows_2x6_float(const float* packed, int64_t width, int64_t length, R
         { const float b = row4[x]; s4_0 += b * v0; s4_1 += b * v1; }
         { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; }
       }
-      { done(n + 0, m + 0, s0_0); done(n + 0, m + 4, s0_1); }
-      if (n + 1 < count) { done(n + 1, m + 0, s1_0); done(n + 1, m + 4, s1_1); }
-      if (n + 2 < count) { done(n + 2, m + 0, s2_0); done(n + 2, m + 4, s2_1); }
-      if (n + 3 < count) { done(n + 3, m + 0, s3_0); done(n + 3, m + 4, s3_1); }
-      if (n + 4 < count) { done(n + 4, m + 0, s4_0); done(n + 4, m + 4, s4_1); }
-      if (n + 5 < count) { done(n + 5, m + 0, s5_0); done(n + 5, m + 4, s5_1); }
+      floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 4, s0_1);
+      if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 4, s1_1)); }
+      if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 4, s2_1)); }
+      if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 4, s3_1)); }
+      if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 4, s4_1)); }
+      if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 4, s5_1)); }
+      join(m + 0, f0); join(m + 4, f1);
     }
   }
 }
@@ -475,9 +578,10 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         const floats table_tile = gather(table + table_base, at_2);
         const floats s = 1.4426950408889634f * dot + 1.4426950408889634f * table_tile;
         store(s_tile + in_N * 64 + in_M, s);
-        store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), s));
+        const floats row_max = s;
+        return row_max;
       };
-      rows_2x6_float(Q_tile_2, 64, 24, [&](int64_t n) INLINED { return K_rows[n]; }, columns, take_dot);
+      rows_2x6_float_and_max(Q_tile_2, 64, 24, [&](int64_t n) INLINED { return K_rows[n]; }, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -489,6 +593,16 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         const floats m = m_new;
         store(m_tile + in_M, m);
       }
+      // large scores: the pairs that lead their rows leave the tile, and are computed again in double
+      int32_t lead_in_M[768], lead_in_N[768];
+      alignas(64) float lead_weights[768];
+      const int32_t lead_count = take_leading_across(s_tile, shift_tile, row_max_tile, 64, columns, lead_in_M, lead_in_N);
+      for (int32_t i = 0; i < lead_count; ++i) {
+        const int64_t in_M = lead_in_M[i], in_N = lead_in_N[i];
+        const double dot = exact_dot(Q + Q_base + Q_at[in_M], K_rows[in_N], 24);
+        lead_weights[i] = (float)(1.4426950408889634 * dot + 1.4426950408889634 * (double)table[table_base + minimum(maximum(minimum(bucket[minimum(maximum(minimum(q_tile[in_M] - (k_first + (int32_t)in_N), max_distance), 0), part)], part_2), 0), part_2)] - shift_tile[in_M]);
+      }
+      for (int32_t i = 0; i < lead_count; i += LANES) store(lead_weights + i, exp2(load(lead_weights + i)));
       float* const p_tile = (float*)(scratch + 16384);
       alignas(64) float row_sum_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -500,6 +614,7 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         }
         store(row_sum_tile + in_M, row_sum);
       }
+      for (int32_t i = 0; i < lead_count; ++i) row_sum_tile[lead_in_M[i]] += lead_weights[i];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_tile + in_M);
         store(total_tile + in_M, total);
@@ -514,6 +629,7 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
       };
       for (int64_t e = 0; e < 36; e += 6) columns_2x6_float(p_tile, 64, columns, [&](int64_t n) INLINED { return V_rows[n]; }, e, take_acc);
       columns_2x4_float(p_tile, 64, columns, [&](int64_t n) INLINED { return V_rows[n]; }, 36, take_acc);
+      if (lead_count > 0) add_turned_rows(acc_tile, 64, 40, lead_count, lead_in_M, lead_in_N, lead_weights, V_rows, (float*)(scratch + 65536), (float*)(scratch + 75776));
     }
 
     // partial tiles: the mask is applied
@@ -556,9 +672,10 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         const floats table_tile = gather(table + table_base, at_2);
         const floats s = choose_by(seen_by[in_N * 16 + in_M / LANES], 1.4426950408889634f * dot + 1.4426950408889634f * table_tile, spread(-infinity));
         store(s_tile + in_N * 64 + in_M, s);
-        store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), s));
+        const floats row_max_2 = s;
+        return row_max_2;
       };
-      rows_2x6_float(Q_tile_2, 64, 24, [&](int64_t n) INLINED { return K_rows[n]; }, seen_count, take_dot);
+      rows_2x6_float_and_max(Q_tile_2, 64, 24, [&](int64_t n) INLINED { return K_rows[n]; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -570,6 +687,16 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         const floats m = m_new;
         store(m_tile + in_M, m);
       }
+      // large scores: the pairs that lead their rows leave the tile, and are computed again in double
+      int32_t lead_in_M[768], lead_in_N[768];
+      alignas(64) float lead_weights[768];
+      const int32_t lead_count = take_leading_across(s_tile, shift_tile, row_max_2_tile, 64, seen_count, lead_in_M, lead_in_N);
+      for (int32_t i = 0; i < lead_count; ++i) {
+        const int64_t in_M = lead_in_M[i], in_N = lead_in_N[i];
+        const double dot = exact_dot(Q + Q_base + Q_at[in_M], K_rows[in_N], 24);
+        lead_weights[i] = (float)(1.4426950408889634 * dot + 1.4426950408889634 * (double)table[table_base + minimum(maximum(minimum(bucket[minimum(maximum(minimum(q_tile[in_M] - (k_first + (int32_t)seen[in_N]), max_distance), 0), part)], part_2), 0), part_2)] - shift_tile[in_M]);
+      }
+      for (int32_t i = 0; i < lead_count; i += LANES) store(lead_weights + i, exp2(load(lead_weights + i)));
       float* const p_tile = (float*)(scratch + 16384);
       alignas(64) float row_sum_2_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -581,6 +708,7 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         }
         store(row_sum_2_tile + in_M, row_sum_2);
       }
+      for (int32_t i = 0; i < lead_count; ++i) row_sum_2_tile[lead_in_M[i]] += lead_weights[i];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_2_tile + in_M);
         store(total_tile + in_M, total);
@@ -595,6 +723,7 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
       };
       for (int64_t e = 0; e < 36; e += 6) columns_2x6_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_rows[n]; }, e, take_acc);
       columns_2x4_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_rows[n]; }, 36, take_acc);
+      if (lead_count > 0) add_turned_rows(acc_tile, 64, 40, lead_count, lead_in_M, lead_in_N, lead_weights, V_rows, (float*)(scratch + 65536), (float*)(scratch + 75776));
     }
 
     // divide by the sum and store; a row that saw nothing gives 0 and -inf
@@ -619,4 +748,4 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
   }
 }
 
-extern "C" __attribute__((visibility("default"))) int64_t t5_forward_scratch() { return 65536; }
+extern "C" __attribute__((visibility("default"))) int64_t t5_forward_scratch() { return 86016; }
