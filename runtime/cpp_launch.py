@@ -32,8 +32,8 @@ from .cpp_wrapper import HEADER, OUT_OF_MEMORY, pointers, scalars, slots_of
 SLICE_NANOSECONDS = 200_000_000
 """A launch comes back to Python so often, to be interrupted there; each time the threads wait for one another."""
 
-_CHUNKS_PER_THREAD = 16
-_LARGEST_CHUNK = 64
+_CHUNKS_PER_THREAD = 64
+_LARGEST_CHUNK = 4
 
 _WHOLE = frozenset({int})
 _KINDS = {"i1": frozenset({bool}), "fp32": frozenset({int, float}), "fp64": frozenset({int, float})}
