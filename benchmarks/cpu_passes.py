@@ -76,7 +76,7 @@ def _rival(
         case "eager" if backward and tokens > LONGEST_EAGER_BACKWARD:
             return Absent(name, f"left out beyond {LONGEST_EAGER_BACKWARD:,} tokens: it keeps every pair")
         case "eager" if tokens > LONGEST_EAGER and queries is None:
-            return Absent(name, f"left out beyond {LONGEST_EAGER:,} tokens: minutes for a run")
+            return Absent(name, f"left out beyond {LONGEST_EAGER:,} tokens: seconds for a call")
         case "eager":
             return eager(case)
         case _:
