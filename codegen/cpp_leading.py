@@ -16,11 +16,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from attnlang.ir.kernel import Assign, Dot, Expr, Op, Statement, Store, Var, walk
+from attnlang.ir.kernel import Assign, Dot, Expr, Lanes, Load, Op, Statement, Store, Var, walk
 
 from .cpp_exact import Written, definitions
 from .cpp_groups import Pass
-from .cpp_leading_text import MOST, MOST_OF_ROW
+from .cpp_leading_text import LARGE, MOST, MOST_OF_ROW
+from .cpp_normal import parts
 from .cpp_page import Page
 from .cpp_points import Scene
 from .cpp_softmax import Softmax, softmax_of
@@ -100,7 +101,7 @@ class Leading:
         factors = {name: written.at_pair(value, wide=False) for name, value in wanted.items()}
         if not written.whole:
             return None
-        self._list(taken, inner)
+        self._list(taken, exact, inner)
         self._weigh(taken, exact, shown, inner)
         for name, factor in factors.items():
             taken.factors[name] = taken.weights
@@ -108,16 +109,19 @@ class Leading:
                 taken.factors[name] = self._factors(taken, factor, inner)
         return taken
 
-    def _list(self, taken: Taken, scene: Scene) -> None:
+    def _list(self, taken: Taken, exact: Expr, scene: Scene) -> None:
         softmax, columns = taken.softmax, scene.lengths["N"] if self.by_rows else self.sizes["N"]
         tiles = ", ".join(scene.tiles[x].array for x in (softmax.score.name, softmax.shift.name, softmax.top))
+        # far from its query a key's bias makes all scores of a tile large, and of no weight in the end
+        biased = any(isinstance(part, Load | Lanes | Var) and part.shape for part in parts(exact))
+        least = "-infinity" if biased else f"-{LARGE}f"
         take = f"take_leading_{'across' if self.by_rows else 'along'}"
         self.lines.add(
             "// large scores: the pairs that lead their rows leave the tile, and are computed again in double",
             f"int32_t {taken.rows}[{self.places}], {taken.columns}[{self.places}];",
             f"alignas(64) float {taken.weights}[{self.places}];",
             f"const int32_t {taken.count} = "
-            f"{take}({tiles}, {self.sizes['M']}, {columns}, {taken.rows}, {taken.columns});",
+            f"{take}({tiles}, {self.sizes['M']}, {columns}, {least}, {taken.rows}, {taken.columns});",
         )
 
     def _weigh(self, taken: Taken, exact: Expr, dots: Mapping[str, str], scene: Scene) -> None:

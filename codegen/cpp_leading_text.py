@@ -78,9 +78,9 @@ INLINE int32_t vectors_near(floats top, const float* from, int64_t step, int64_t
     "take_leading_across": """\
 // pairs whose scores are near the largest of their rows, where these are large: their scores become tiny
 static __attribute__((noinline)) int32_t take_leading_across(float* scores, const float* shift, const float* top,
-    int64_t rows, int64_t columns, int32_t* in_m, int32_t* in_n) {
+    int64_t rows, int64_t columns, float least, int32_t* in_m, int32_t* in_n) {
   ints large{};
-  for (int64_t m = 0; m < rows; m += LANES) large |= absolute(load(shift + m)) > @large@;
+  for (int64_t m = 0; m < rows; m += LANES) large |= (load(shift + m) > @large@) | (load(shift + m) < least);
   if (!any(large)) return 0;
   int32_t count = 0, found[columns];
   for (int64_t m = 0; m < rows; m += LANES) {
@@ -100,10 +100,10 @@ static __attribute__((noinline)) int32_t take_leading_across(float* scores, cons
     "take_leading_along": """\
 // the same for a tile whose lanes are its columns
 static __attribute__((noinline)) int32_t take_leading_along(float* scores, const float* shift, const float* top,
-    int64_t rows, int64_t columns, int32_t* in_m, int32_t* in_n) {
+    int64_t rows, int64_t columns, float least, int32_t* in_m, int32_t* in_n) {
   int32_t count = 0, found[columns];
   bool large = false;
-  for (int64_t m = 0; m < rows; ++m) large |= absolute(shift[m]) > @large@;
+  for (int64_t m = 0; m < rows; ++m) large |= shift[m] > @large@ || shift[m] < least;
   if (large) for (int64_t m = 0; m < rows; ++m) {
     if (!(top[m] > shift[m] - @farthest@)) continue;
     float* const row = scores + m * columns;

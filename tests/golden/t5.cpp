@@ -268,13 +268,11 @@ INLINE int32_t vectors_near(floats top, const float* from, int64_t step, int64_t
   return 0;
 }
 
-template <class T> INLINE T absolute(T x) { return x < 0 ? -x : x; }
-
 // pairs whose scores are near the largest of their rows, where these are large: their scores become tiny
 static __attribute__((noinline)) int32_t take_leading_across(float* scores, const float* shift, const float* top,
-    int64_t rows, int64_t columns, int32_t* in_m, int32_t* in_n) {
+    int64_t rows, int64_t columns, float least, int32_t* in_m, int32_t* in_n) {
   ints large{};
-  for (int64_t m = 0; m < rows; m += LANES) large |= absolute(load(shift + m)) > 8.0f;
+  for (int64_t m = 0; m < rows; m += LANES) large |= (load(shift + m) > 8.0f) | (load(shift + m) < least);
   if (!any(large)) return 0;
   int32_t count = 0, found[columns];
   for (int64_t m = 0; m < rows; m += LANES) {
@@ -596,7 +594,7 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
       // large scores: the pairs that lead their rows leave the tile, and are computed again in double
       int32_t lead_in_M[768], lead_in_N[768];
       alignas(64) float lead_weights[768];
-      const int32_t lead_count = take_leading_across(s_tile, shift_tile, row_max_tile, 64, columns, lead_in_M, lead_in_N);
+      const int32_t lead_count = take_leading_across(s_tile, shift_tile, row_max_tile, 64, columns, -infinity, lead_in_M, lead_in_N);
       for (int32_t i = 0; i < lead_count; ++i) {
         const int64_t in_M = lead_in_M[i], in_N = lead_in_N[i];
         const double dot = exact_dot(Q + Q_base + Q_at[in_M], K_rows[in_N], 24);
@@ -690,7 +688,7 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
       // large scores: the pairs that lead their rows leave the tile, and are computed again in double
       int32_t lead_in_M[768], lead_in_N[768];
       alignas(64) float lead_weights[768];
-      const int32_t lead_count = take_leading_across(s_tile, shift_tile, row_max_2_tile, 64, seen_count, lead_in_M, lead_in_N);
+      const int32_t lead_count = take_leading_across(s_tile, shift_tile, row_max_2_tile, 64, seen_count, -infinity, lead_in_M, lead_in_N);
       for (int32_t i = 0; i < lead_count; ++i) {
         const int64_t in_M = lead_in_M[i], in_N = lead_in_N[i];
         const double dot = exact_dot(Q + Q_base + Q_at[in_M], K_rows[in_N], 24);
