@@ -306,7 +306,7 @@ def test_a_forked_child_computes_too(tmp_path: Path) -> None:
 
 
 LONG = """
-import sys, time, torch
+import signal, sys, time, torch
 from pathlib import Path
 from cpp_kernels import SPIN
 from attnlang.runtime.cache import Cache
@@ -315,6 +315,7 @@ from attnlang.runtime.cpp_launch import launch, prepare
 cache = Cache(Path(sys.argv[1]), 1 << 30)
 prepare(SPIN, cache)
 out = torch.zeros(1_000_000, dtype=torch.float64)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background are started without
 print("running", flush=True)
 try:
     launch(SPIN, (1_000_000, 1, 1), {"out": out, "rounds": 1_000_000}, cache, threads=int(sys.argv[2]))
