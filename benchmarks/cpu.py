@@ -1,6 +1,6 @@
 """Times the native CPU kernels beside PyTorch's attentions, in one process, and says which bars they reach.
 
-    python benchmarks/cpu.py                            everything, most of an hour on two quiet cores
+    python benchmarks/cpu.py                            everything; 16 minutes with --seconds 1
     python benchmarks/cpu.py --quick                    the same steps at tiny sizes, in a minute
     python benchmarks/cpu.py --only forward --cases causal --lengths 4096 --dims 64
 

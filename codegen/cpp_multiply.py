@@ -51,9 +51,9 @@ class Products:
         bfloat = product.kind == "bfloat"
         folds = self._row_folds(group, inner)
         joined = None if pairing is not None else self._joined(product, dot, group)
-        places = dict(folds)
+        place = "" if joined is None else folds[joined]
         if joined is not None:
-            folds[joined.name] = ""
+            folds[joined] = ""
         done, isa = self.page.fresh(f"take_{scene.name(statement.name)}"), self.layout.isa
         self.page.taken.discard(done)
         kind = "doubles" if product.kind == "double" else "floats"
@@ -73,7 +73,7 @@ class Products:
             if pairing is not None:
                 self.lines.add(f"return {inner.locals[pairing.name]};")
             if joined is not None:
-                self.lines.add(f"return {inner.name(joined.name)};")
+                self.lines.add(f"return {inner.name(joined)};")
         self.lines.add("};")
         if product.kind == "dots":
             self.few.dots(product, column, done, scene)
@@ -83,8 +83,9 @@ class Products:
         across = next(n for n in (isa.across, 2, 1) if n <= isa.across and vectors % n == 0)
         down = isa.tile_down(across) * (2 if bfloat and product.along else 3) // 3
         hands: Hands = "one" if pairing is None else "two"
-        if joined is not None and isinstance(joined.value, Fold):
-            hands = joined.value.op
+        for fold in group.folds:
+            if fold.name == joined and isinstance(fold.value, Fold):
+                hands = fold.value.op
         shape = Shape(product.kind, across, down, self.layout.lanes, hands)
         if product.crossed:
             packed = self.crossed.packed(product.packed, scene)
@@ -95,9 +96,8 @@ class Products:
         length = self._length(product.over, bfloat, scene)
         if pairing is not None:
             done = self._by_two(pairing, done, scene)
-        if joined is not None and isinstance(joined.value, Fold):
-            place = places[joined.name]
-            combined = COMBINED[joined.value.op].format(f"load({place})", "folded")
+        if hands in COMBINED:
+            combined = COMBINED[hands].format(f"load({place})", "folded")
             done += f", [&](int64_t in_{lane}, {kind} folded) INLINED {{ store({place}, {combined}); }}"
         if product.along:
             self.rows[shape] = None
@@ -107,14 +107,14 @@ class Products:
         else:
             self._columns(shape, column, f"{packed}, {width}, {length}, {row}", done)
 
-    def _joined(self, product: Product, dot: Dot, group: Pass) -> Assign | None:
+    def _joined(self, product: Product, dot: Dot, group: Pass) -> str | None:
         """The one fold over the rows of a product, which is made of several rows while their sums are in registers."""
         if not product.along or product.crossed or product.kind == "dots" or len(group.folds) != 1:
             return None
         fold = group.folds[0].value
         assert isinstance(fold, Fold)
         fits = fold.over != self.lane and fold.value.shape == dot.shape and fold.type == dot.type
-        return group.folds[0] if fits else None
+        return group.folds[0].name if fits else None
 
     def by_two(self, statement: Assign, group: Pass) -> Assign | None:
         """The value that is made from the sums of a product of bfloat and wanted in pairs of its rows."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from attnlang.artifact import KernelSource
 
 from .cache import Built, Cache
 from .cache_memory import Entry
-from .cpp_compiler import Compiler, find_compiler
-from .cpp_errors import CompilerMissing, CppCompileError
+from .cpp_compiler import Compiler, find_compiler, ran
+from .cpp_errors import CppCompileError
 from .cpp_wrapper import whole_text
 from .key import content_key
 
@@ -45,17 +44,7 @@ def _compiled(kernel: str, text: str, compiler: Compiler) -> bytes:
     with tempfile.TemporaryDirectory(prefix="attnlang-cpp-") as folder:
         file, library = Path(folder, TEXT), Path(folder, LIBRARY)
         file.write_text(text, encoding="utf-8")
-        try:
-            done = subprocess.run(
-                compiler.command(str(file), str(library)),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        except OSError as error:
-            raise CompilerMissing(f"{compiler.version} does not start: {error.strerror}") from None
+        done = ran(compiler.command(str(file), str(library)), compiler.version)
         if done.returncode == 0 and library.is_file():
             return library.read_bytes()
     report = (done.stderr + done.stdout).replace(f"{folder}/", "")

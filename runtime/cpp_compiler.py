@@ -210,19 +210,19 @@ def _ask(words: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     raise CompilerMissing(f"{shlex.join(words)} is no usable C++ compiler: {reason}")
 
 
-def predefined(words: Sequence[str], flags: Sequence[str]) -> tuple[str, str]:
-    """The macros that a compiler predefines under some flags, by `-dM -E`; nothing and why, where it refuses them."""
+def ran(command: Sequence[str], name: str) -> subprocess.CompletedProcess[str]:
+    """A run of the compiler, which errors call `name`, with what it said. Raises CompilerMissing."""
     try:
-        done = subprocess.run(
-            [*words, *flags, "-dM", "-E", "-x", "c++", os.devnull],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL
         )
     except OSError as error:
-        raise CompilerMissing(f"the C++ compiler {words[0]} does not start: {error.strerror}") from None
+        raise CompilerMissing(f"{name} does not start: {error.strerror}") from None
+
+
+def predefined(words: Sequence[str], flags: Sequence[str]) -> tuple[str, str]:
+    """The macros that a compiler predefines under some flags, by `-dM -E`; nothing and why, where it refuses them."""
+    done = ran([*words, *flags, "-dM", "-E", "-x", "c++", os.devnull], f"the C++ compiler {words[0]}")
     if done.returncode == 0 and "#define __cplusplus " in done.stdout:
         return done.stdout, ""
     told = (line.strip() for line in done.stderr.splitlines() if line.strip())

@@ -180,9 +180,11 @@ def _branch(
     walk: WalkKind,
 ) -> tuple[BranchPlan, list[Decision]]:
     query, key = attention.rows[-1], attention.over
-    lowered_as = packed(attention) if specialization.packed else attention
-    found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
-    walked = bands(conjunction(lowered_as.mask, lowered_as.sparsity), query, key, facts)
+    lowered_as, found = attention, bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
+    walked = found
+    if specialization.packed:
+        lowered_as = packed(attention)
+        walked = bands(conjunction(lowered_as.mask, lowered_as.sparsity), query, key, facts)
     features = max(padded(specialization.head_dim), padded(specialization.value_dim))
     heavy_first = any(
         direction(bound, query, facts) == 1 for band in found for bound in band.upper
