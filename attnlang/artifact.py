@@ -65,7 +65,7 @@ class KernelSource:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel of a program: the attention it computes, the queries and keys of its tiles, how it finds its tiles
+    """One kernel of a program: the attention it computes, the queries and keys of its tiles in lists, how it finds them
     ("ranges", "lists", "ordered"), whether ranges say exactly what its predicate says, and what puts the shares of
     split keys together (None: keys are not split)."""
 

@@ -43,7 +43,8 @@ class Written:
 
 @dataclass(frozen=True)
 class BackwardLaunch:
-    """One kernel: whose tokens its programs own, how many of them, and what it writes."""
+    """One kernel: whose tokens its programs own, `rows` of them, how many others are behind a number of its lists, and
+    what it writes."""
 
     source: KernelSource
     over: OneOf["NQ", "NK"]
@@ -122,6 +123,7 @@ def _launch(plan: Plan, kernel: Kernel, grouped: bool) -> BackwardLaunch:
     from attnlang.codegen.cpp_kernel import print_cpp
     from attnlang.codegen.triton_kernel import print_triton
     from attnlang.ir.kernel_text import kernel_text
+    from attnlang.passes.lower_columns import listed_columns
 
     family, _, level = plan.specialization.target.partition(":")
     source = print_cpp(kernel, level) if family == "cpu" else print_triton(kernel)
@@ -136,7 +138,9 @@ def _launch(plan: Plan, kernel: Kernel, grouped: bool) -> BackwardLaunch:
     )
     by_query = any(result.name in ("delta", "dQ") and not result.shared for result in written)
     over = "NQ" if by_query else "NK"
-    return BackwardLaunch(source, over, kernel.block("M"), dict(kernel.dims).get("N", 1), written)
+    rows, columns = kernel.block("M"), dict(kernel.dims).get("N", 1)
+    listed = listed_columns(plan.specialization.target, rows, columns)
+    return BackwardLaunch(source, over, rows, listed, written)
 
 
 def differentiable(

@@ -74,7 +74,7 @@ def _build(pattern: Pattern, specialization: Specialization, rows_limit: int) ->
     plan = plan_for(pattern, specialization, rows_limit)
     launches = tuple(
         Launch(
-            branch.attention.name, branch.tile.rows, branch.tile.columns, source, branch.walk,
+            branch.attention.name, branch.tile.rows, branch.listed, source, branch.walk,
             all(band.exact for band in branch.bands), combine,
         )
         for branch, source, combine in printed(plan)

@@ -133,7 +133,7 @@ def _tiles_of(
     facts = facts_of(plan.pattern, specialization)
     if all(band.exact for branch in plan.branches for band in branch.bands):
         return plan, tuple(Visits(count_tiles(branch, symbols, facts)) for branch in plan.branches)
-    sides = [(branch.tile.rows, branch.tile.columns) for branch in plan.branches]
+    sides = [(branch.tile.rows, branch.listed) for branch in plan.branches]
     tilings = tilings_of(plan.pattern, specialization, sides, symbols, arrays)
     if any(tilings):
         walks = tuple(tiling.walk if tiling else "ranges" for tiling in tilings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from attnlang import load, parse
+from attnlang import execute_tilings, load, parse
 from attnlang.execute_backward import Form, form_for, shares_for
 from attnlang.execute_programs import native_level
 from attnlang.ir.plan import Tile
@@ -102,6 +104,24 @@ def test_lists_of_tiles() -> None:
     wanted = torch.autograd.grad(pattern(q, k, v, ids=ids, target="eager"), (q, k, v), dout)
     for own, dense_one in zip(found, wanted, strict=True):
         assert error(own, dense_one.double()) < 20 * rounding(dense_one, torch.float32)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(700, 700), (193, 461), (386, 203)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_lists_with_holes(rows: int, columns: int, dtype: torch.dtype) -> None:
+    pattern = parse("pattern p():\n    tensor a[n]: int\n    mask a[k] == (q // 40) mod 5 or a[k] == 3")
+    make = torch.Generator().manual_seed(rows)
+    q, k, v = (x.requires_grad_() for x in inputs(rows, columns, H=2, HK=1, D=32, dtype=dtype, seed=3))
+    given: dict[str, Any] = {"a": torch.randint(0, 5, (20,), generator=make).repeat_interleave(40)[:columns]}
+    dout = torch.randn(q.shape, generator=make).to(dtype)
+    execute_tilings.forget()
+    found = torch.autograd.grad(pattern(q, k, v, **given, target="cpu"), (q, k, v), dout)
+    assert any(walk.tiling is not None for walks in execute_tilings.kept() for walk in walks)
+    same = torch.autograd.grad(pattern(q, k, v, **given, target="eager"), (q, k, v), dout)
+    high = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    wanted = torch.autograd.grad(pattern(*high, **given, target="eager"), high, dout.double())
+    for kernel, same_type, exact in zip(found, same, wanted, strict=True):
+        assert error(kernel, exact) <= 2 * error(same_type, exact) + rounding(exact, dtype)
 
 
 def test_the_form_and_its_shares() -> None:

@@ -14,7 +14,7 @@ from attnlang import execute_tilings
 from attnlang.execute import prepared_call
 from attnlang.execute_tilings import Walk
 from attnlang.ir.interpret import Inputs
-from attnlang.passes import tiling
+from attnlang.passes import packing, tiling
 from attnlang.passes.boxes_map import Plain, TileMap
 from attnlang.passes.boxes_runs import PARTIAL
 from attnlang.passes.classify import Tiles
@@ -33,6 +33,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Walk]]:
     execute_tilings.forget()
     monkeypatch.setattr(tiling, "FEWEST_TILES", 0)
     monkeypatch.setattr(tiling, "FEWEST_QUERIES", 0)
+    monkeypatch.setattr(packing, "FEWEST_QUERIES", 0)  # nor are heads packed instead
     monkeypatch.setattr(tiling, "LIST_COST", 0.0)
     made: list[Walk] = []
     make = execute_tilings._walk  # pyright: ignore[reportPrivateUsage]
@@ -67,7 +68,7 @@ def shuffled(attention: Any, symbols: Any, tensors: Any, rows: int, columns: int
     return Ordered(tiles, (found,), "shuffled", "to see whether kernels mind", "as they stand", each.counts)
 
 
-def run_case(case: Case, dtype: torch.dtype) -> None:
+def run_case(case: Case, dtype: torch.dtype, kernels: str = "interpret") -> None:
     """A case of the definitions by its kernel, with the tolerance of the kernel tests."""
     definition, pattern = DEFINITIONS[case.name], pattern_of(case.name)
     low = narrowed(case.make_inputs(0), dtype)
@@ -75,11 +76,11 @@ def run_case(case: Case, dtype: torch.dtype) -> None:
     wanted = definition.function(**high, **case.params, scale=case.scale, q_offset=case.q_offset).out
     q, k, v = (low.pop(name) for name in "qkv")
     found: dict[str, Any] = {}
-    for target in ("interpret", "eager"):
+    for target in (kernels, "eager"):
         given: Any = {**low, **case.params, "scale": case.scale, "q_offset": case.q_offset}
         found[target] = pattern(q, k, v, **given, target=target)
     allowed = 2 * error(found["eager"], wanted) + rounding(wanted, dtype)
-    assert error(found["interpret"], wanted) <= allowed
+    assert error(found[kernels], wanted) <= allowed
 
 
 INEXACT = [case for name in SECTIONS for case in cases(name)[:4]]
@@ -97,6 +98,19 @@ def test_any_order_of_tokens_gives_the_same(
     monkeypatch.setattr(tiling, "find_order", shuffled)
     run_case(case, torch.bfloat16 if len(case.id) % 2 else torch.float32)
     assert all(walk.tiling is not None and walk.tiling.walk == "ordered" for walk in always)
+
+
+@pytest.mark.parametrize("case", INEXACT[::5], ids=lambda case: case.id)
+def test_units_of_keys_make_tiles_of_any_width(case: Case, always: list[Walk]) -> None:
+    run_case(case, torch.bfloat16 if len(case.id) % 2 else torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("case", INEXACT[1::7], ids=lambda case: case.id)
+def test_units_in_any_order_of_tokens(
+    case: Case, always: list[Walk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiling, "find_order", shuffled)
+    run_case(case, torch.float32, "cpu")
 
 
 def test_most_of_these_patterns_read_lists(always: list[Walk]) -> None:

@@ -106,7 +106,8 @@ class Obstacle:
 @dataclass(frozen=True)
 class BranchPlan:
     """How one attention runs: key ranges per tile of queries, the tile, the kernel; `combine`: the one that puts the
-    shares of split keys together; `packed`: rows of a tile are queries of all heads of a key/value head."""
+    shares of split keys together; `packed`: rows of a tile are queries of all heads of a key/value head; `listed`: the
+    keys behind each number of its lists, where it reads some."""
 
     attention: Attention
     bands: tuple[Band, ...]
@@ -116,6 +117,7 @@ class BranchPlan:
     walk: WalkKind = "ranges"
     combine: Kernel | None = None
     packed: bool = False
+    listed: int = 0
 
 
 @dataclass(frozen=True)

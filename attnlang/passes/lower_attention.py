@@ -20,7 +20,7 @@ from attnlang.ir.pattern import (
 from attnlang.ir.plan import Band, Specialization, Tile, WalkKind
 from attnlang.ir.rewrite import simplify
 from attnlang.passes.algebra import scaled
-from attnlang.passes.lower_columns import ALWAYS, ColumnWalk, any_width
+from attnlang.passes.lower_columns import ALWAYS, ColumnWalk, UnitWalk, any_width
 from attnlang.passes.lower_expr import Lowering
 from attnlang.passes.lower_walk import Keys, ListWalk, RangeWalk, Walk
 from attnlang.passes.prune import prune
@@ -99,17 +99,15 @@ class _Forward:
         self.program = Scope(frozenset((BATCH, KV_HEAD if self.packed else HEAD)))
         self.rows = Scope(frozenset((self.query, *((HEAD,) if self.packed else ()))), self.program)
         self.split: ir.Expr = Const(0, "i32")
-        ranges = (
-            ColumnWalk
-            if any_width(specialization.target, tile, few_rows(specialization.dtype))
-            else RangeWalk
-        )
-        self.ranges = ranges(
+        free = any_width(specialization.target, tile.rows, few_rows(specialization.dtype))
+        self.ranges = (ColumnWalk if free else RangeWalk)(
             self.lowering, self.program, attention, bands, tile, heavy_first, facts, self.packed
         )
         self.walk: Walk = self.ranges
         if walk != "ranges":
-            self.walk = ListWalk(self.lowering, self.program, tile, walk == "ordered")
+            assert not self.packed  # lists are of the tiles of single heads
+            kind = UnitWalk if free else ListWalk
+            self.walk = kind(self.lowering, self.program, tile, walk == "ordered")
 
     def _strides(self, shown: str, count: int, strided: bool = False) -> tuple[str, ...]:
         """The names of the strides that are arguments; the innermost is 1 unless it is not (`strided`)."""

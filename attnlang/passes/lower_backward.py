@@ -26,8 +26,14 @@ from attnlang.ir.plan import Band, Specialization, Tile, WalkKind
 from attnlang.passes.lower_attention import Arguments
 from attnlang.passes.lower_backward_frame import Frame, Result, remarks
 from attnlang.passes.lower_backward_pairs import Pairs, Sum
-from attnlang.passes.lower_backward_walk import ColumnQueryWalk, ListQueryWalk, QueryWalk, heavy_last
-from attnlang.passes.lower_columns import ColumnWalk, any_width
+from attnlang.passes.lower_backward_walk import (
+    ColumnQueryWalk,
+    ListQueryWalk,
+    QueryWalk,
+    UnitQueryWalk,
+    heavy_last,
+)
+from attnlang.passes.lower_columns import ColumnWalk, UnitWalk, any_width
 from attnlang.passes.lower_walk import Keys, ListWalk, RangeWalk, Walk
 from attnlang.passes.scopes import Scope
 from attnlang.passes.typed import binary
@@ -89,17 +95,20 @@ def lower_backward(
     first, last = ("Q" if "Q" in wanted else ""), "".join(tensor for tensor in "KV" if tensor in wanted)
 
     def keys_of(frame: Frame) -> Walk:
+        free = any_width(specialization.target, frame.tile.rows)
         if walk != "ranges":
-            return ListWalk(frame.lowering, frame.program, frame.tile, walk == "ordered")
+            kind = UnitWalk if free else ListWalk
+            return kind(frame.lowering, frame.program, frame.tile, walk == "ordered")
         heavy = heavy_last(bands, query, facts)
-        kind = ColumnWalk if any_width(specialization.target, frame.tile) else RangeWalk
+        kind = ColumnWalk if free else RangeWalk
         return kind(frame.lowering, frame.program, attention, bands, frame.tile, heavy, facts)
 
     def queries_of(frame: Frame) -> Walk:
-        fused = form == "fused"
+        fused, free = form == "fused", any_width(specialization.target, frame.tile.rows)
         if walk != "ranges":
-            return ListQueryWalk(frame.lowering, frame.program, frame.tile, walk == "ordered", whole=fused)
-        kind = ColumnQueryWalk if any_width(specialization.target, frame.tile) else QueryWalk
+            kind = UnitQueryWalk if free else ListQueryWalk
+            return kind(frame.lowering, frame.program, frame.tile, walk == "ordered", whole=fused)
+        kind = ColumnQueryWalk if free else QueryWalk
         return kind(frame.lowering, frame.program, attention, frame.tile, facts, whole=fused)
 
     if form == "fused":

@@ -25,7 +25,7 @@ from attnlang.ir.pattern import (
 )  # fmt: skip
 from attnlang.ir.plan import Band, Tile
 from attnlang.ir.rewrite import conjunction, map_children, substitute
-from attnlang.passes.lower_columns import ColumnWalk
+from attnlang.passes.lower_columns import ColumnWalk, UnitWalk
 from attnlang.passes.lower_expr import Lowering
 from attnlang.passes.lower_walk import FIRST, LAST, Keys, Lanes, ListWalk, RangeWalk
 from attnlang.passes.ranges import bands
@@ -179,6 +179,7 @@ class ListQueryWalk(ListWalk):
         if self.whole and not self.ordered:
             every = ir.Fold("min", cast(found.exists, "i32"), "M", "i32", ())
             self.ragged = self.lowering.assign(scope, "ragged", binary("eq", every, zero))
+            self.scope = scope  # where the ends of the lists, too, are to be found out
         return found
 
     def keys(self, lanes: ir.Expr, scope: Scope) -> Lanes:
@@ -193,13 +194,19 @@ class ListQueryWalk(ListWalk):
 
     def loops(self) -> list[Keys]:
         """Full tiles, then partial ones; in another order all are masked, for a full one may lack queries."""
-        full, partial = super().loops()
+        return super().loops()[1:] if self.ordered else super().loops()
+
+    def _ends(self) -> tuple[ir.Expr, ir.Expr, ir.Expr]:
+        first, middle, end = super()._ends()
         if self.ordered:
-            return [replace(partial, start=full.start)]
-        if self.ragged is None:
-            return [full, partial]
-        stop = elementwise("where", [self.ragged, full.start, full.stop], "i32")
-        return [replace(full, stop=stop), replace(partial, start=stop)]
+            return first, first, end
+        if self.ragged is not None:
+            middle = elementwise("where", [self.ragged, first, middle], "i32")
+        return first, middle, end
+
+
+class UnitQueryWalk(UnitWalk, ListQueryWalk):
+    """Tiles of as many listed units of queries as fit."""
 
 
 def _last(size: str) -> ir.Expr:

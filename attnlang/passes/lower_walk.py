@@ -250,6 +250,7 @@ class ListWalk:
         self.lowering = lowering
         self.scope = scope
         self.tile = tile
+        self.listed = tile.columns  # tokens behind a number of a list
         self.ordered = ordered
         self.in_order = not ordered
         names = (*LISTED, *(ORDERED if ordered else ()))
@@ -283,7 +284,7 @@ class ListWalk:
         if self.ordered:
             rows = binary("mul", before, Const(self.tile.rows, "i64"))
             self.first_place = lowering.assign(scope, "row_places", rows)
-            width = binary("mul", self._long(Var("key_tiles", "i32")), Const(self.tile.columns, "i64"))
+            width = binary("mul", self._long(Var("key_tiles", "i32")), Const(self.listed, "i64"))
             self.places = lowering.assign(scope, "key_places", binary("mul", self.map, width))
         return lowering.assign(scope, "row_first", binary("mul", number, Const(self.tile.rows, "i32")))
 
@@ -311,16 +312,24 @@ class ListWalk:
 
     def loops(self) -> list[Keys]:
         """Full tiles, then partial ones."""
-        ends: list[ir.Expr] = []
-        for place, name in enumerate(("full_first", "full_stop", "partial_stop")):
-            ends.append(
-                self.lowering.assign(self.scope, name, self._number("tile_starts", self.starts, place))
-            )
+        first, middle, end = self._ends()
+        return [self._between(first, middle, masked=False), self._between(middle, end, masked=True)]
+
+    def _ends(self) -> tuple[ir.Expr, ir.Expr, ir.Expr]:
+        """Where the list of the program's full tiles begins, where its partial ones begin, and where they end."""
+        first, middle, end = (
+            self.lowering.assign(self.scope, name, self._number("tile_starts", self.starts, place))
+            for place, name in enumerate(("full_first", "full_stop", "partial_stop"))
+        )
+        return first, middle, end
+
+    def _between(self, start: ir.Expr, stop: ir.Expr, masked: bool) -> Keys:
+        """The loop over a part of the list."""
 
         def lanes(scope: Scope, number: Var) -> ir.Expr:
             return lanes_of(self, scope, self._number("tile_columns", self._long(number)))
 
-        return [Keys(False, ends[0], ends[1], lanes), Keys(True, ends[1], ends[2], lanes)]
+        return Keys(masked, start, stop, lanes)
 
 
 Walk = RangeWalk | ListWalk

@@ -14,13 +14,14 @@ from attnlang.ir.rewrite import conjunction
 from attnlang.ir.verify import verify
 from attnlang.passes.arguments import kernel_arguments
 from attnlang.passes.lower_attention import Arguments, lower_attention
+from attnlang.passes.lower_columns import listed_columns
 from attnlang.passes.lower_combine import lower_combine
 from attnlang.passes.lower_expr import padded
 from attnlang.passes.obstacles import obstacles, plain_output
 from attnlang.passes.packing import PACKED, packed, reason_apart
 from attnlang.passes.ranges import bands
 from attnlang.passes.specialize import reads, specialize
-from attnlang.passes.tiles import PairWork, choose_tile, last_loop, pair_work
+from attnlang.passes.tiles import PairWork, choose_tile, few_rows, last_loop, pair_work
 from attnlang.passes.tiling import FEWEST_QUERIES
 from attnlang.passes.verify_kernel import verify_kernel
 from attnlang.passes.widen import in_double
@@ -219,8 +220,9 @@ def _branch(
         why = "their terms mix query and key, so that no matrix product gives them"
         made.append(Decision("sums", f"{loops} loop(s) for every tile of pairs", why))
     combine = lower_combine(f"{name}_combine", banner, specialization) if specialization.split else None
+    listed = listed_columns(target.name, tile.rows, tile.columns, few_rows(specialization.dtype))
     packs = specialization.packed
-    return BranchPlan(attention, found, tile, heavy_first, kernel, walk, combine, packs), made
+    return BranchPlan(attention, found, tile, heavy_first, kernel, walk, combine, packs, listed), made
 
 
 def _range_decisions(found: tuple[Band, ...], heavy_first: bool) -> list[Decision]:

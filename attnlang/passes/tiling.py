@@ -35,7 +35,7 @@ LIST_COST = 1.03
 MOST_LISTED = 1 << 26
 """Beyond so many visited tiles no lists are made: 256 MiB."""
 FEWEST_TILES = 17
-"""Of fewer tiles a kernel walks all that its ranges hold: making lists would take longer than it."""
+"""Of fewer tiles (about square ones) a kernel walks all that its ranges hold: lists would take longer than it."""
 FEWEST_QUERIES = 17
 """Fewer queries are decoded, from a place that changes with every call: lists would be made for each anew."""
 
@@ -133,7 +133,8 @@ def choose_tiling(
     query, key = attention.rows[-1], attention.over
     found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
     queries, keys = int(symbols["NQ"]), int(symbols["NK"])
-    few = queries < FEWEST_QUERIES or -(-queries // rows) * -(-keys // columns) < FEWEST_TILES
+    square = max(rows, columns)
+    few = queries < FEWEST_QUERIES or -(-queries // rows) * -(-keys // square) < FEWEST_TILES
     if few or is_exact(found) or not read_by(attention, pattern.stages)[0] <= (tensors or {}).keys():
         return None
     ordered = find_order(attention, symbols, tensors, rows, columns, pattern.stages)
