@@ -181,7 +181,7 @@ def _run(
     program, specialization = prepared.program, prepared.specialization
     double = specialization.dtype == "fp64"
     real = torch.float64 if double else torch.float32
-    values = {spelled(name): _storable(tensor, double) for name, tensor in inputs.everything().items()}
+    values = {spelled(name): storable(tensor, double) for name, tensor in inputs.everything().items()}
     for name in program.tables:
         values[spelled(name)] = _table(pattern, name, inputs, real, specialization.long)
     results: dict[str, Tensor] = {}
@@ -212,7 +212,7 @@ def _too_large(program: Program, symbols: Mapping[str, Any]) -> list[tuple[str, 
     return [(name, symbols[name]) for name in sorted(taken & symbols.keys()) if abs(symbols[name]) >= LARGEST]
 
 
-def _storable(tensor: Tensor, double: bool) -> Tensor:
+def storable(tensor: Tensor, double: bool) -> Tensor:
     """The tensor in a type that kernels load: other integers become int32, a pending sign (`.imag`) is written out."""
     import torch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from threading import Lock
@@ -99,8 +99,17 @@ def walks_of(
         _made.pop(key, None)
         while len(_made) >= MOST_CALLS:
             _made.popitem(last=False)
-        _made[key] = _Made(pattern, tuple(_Content(tensor) for tensor in tensors.values()), walks)
+        _made[key] = _Made(pattern, {name: _Content(tensor) for name, tensor in tensors.items()}, walks)
     return walks
+
+
+def holds(walks: tuple[Walk, ...]) -> Callable[[Mapping[str, Tensor]], bool] | None:
+    """Whether tensors, by their names, hold what they held when `walks` were found; None where that is not known any
+    more."""
+    if not walks:
+        return lambda tensors: True
+    made = next((each for each in reversed(_made.values()) if each.walks is walks), None)
+    return None if made is None else made.holds
 
 
 def kept() -> list[tuple[Walk, ...]]:
@@ -142,14 +151,12 @@ class _Made:
     """Lists of a call, with the pattern (whose id is in the key) and what its tensors held."""
 
     pattern: Pattern
-    contents: tuple[_Content, ...]
+    contents: Mapping[str, _Content]
     walks: tuple[Walk, ...]
 
     def holds(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether the tensors hold what they held."""
-        return all(
-            content.holds(tensor) for content, tensor in zip(self.contents, tensors.values(), strict=True)
-        )
+        return all(content.holds(tensors[name]) for name, content in self.contents.items())
 
 
 _made: OrderedDict[tuple[Any, ...], _Made] = OrderedDict()

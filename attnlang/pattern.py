@@ -159,10 +159,12 @@ class Pattern:
 
         Raises Diagnostics with every mistake of the arguments.
         """
+        arguments = {**self._given, **arguments} if self._given else arguments
         key = None if return_weights else key_of(q, k, v, scale, q_offset, target, arguments)
         if key is not None and (known := self._again.get((return_lse, key))) is not None:
-            out, lse = known(q, k, v)
-            return (out, lse) if return_lse else out
+            if (done := known(q, k, v, arguments)) is not None:
+                return done if return_lse else done[0]
+            self._again.pop((return_lse, key), None)
         inputs = (q, k, v, scale, q_offset, arguments)
         return compiler.untraced(self._call, inputs, return_lse, return_weights, target, key)
 
@@ -175,7 +177,7 @@ class Pattern:
         if key is not None and (lse, key) not in self._again:
             if len(self._again) >= MOST_AGAIN:
                 self._again.clear()
-            self._again[lse, key] = None if self._given else compiler.again(self.ir, call, target, want)
+            self._again[lse, key] = compiler.again(self.ir, call, target, want)
         return _returned(result, lse, weights)
 
     def reference(

@@ -87,6 +87,58 @@ def test_calls_that_are_made_again_check_what_has_changed() -> None:
     assert WINDOW(*half, window=5, target="cpu").dtype == torch.bfloat16
 
 
+def test_calls_with_tensors_are_made_again_and_see_what_has_changed() -> None:
+    pattern = attnlang.parse(
+        "pattern p():\n    tensor ids[n]: int\n    tensor bias[h]\n    mask ids[q] == ids[k]\n"
+        "    score Q[q] @ K[k] * scale - bias[h] * abs(q - k)\n"
+    )
+    q, k, v = inputs(700, 700, H=2, D=16)
+    ids, bias = torch.arange(700) // 60, torch.tensor([0.1, 0.2])
+    given: dict[str, Any] = {"ids": ids, "bias": bias}
+    for _ in range(3):
+        close(pattern, pattern(q, k, v, **given), q, k, v, **given)
+    bias += 1
+    close(pattern, pattern(q, k, v, **given), q, k, v, **given)
+    for change in (lambda: ids[300:].add_(7), lambda: ids.zero_(), lambda: ids.copy_(torch.arange(700) % 5)):
+        change()
+        for _ in range(3):
+            close(pattern, pattern(q, k, v, **given), q, k, v, **given)
+    kept = pattern.with_tensors(**given)
+    for _ in range(2):
+        close(pattern, kept(q, k, v), q, k, v, **given)
+    ids[:50] = 9
+    close(pattern, kept(q, k, v), q, k, v, **given)
+    other: dict[str, Any] = {"ids": ids.to(torch.int16), "bias": torch.nn.Parameter(bias.clone())}
+    with torch.no_grad():
+        for _ in range(2):
+            close(pattern, pattern(q, k, v, **other), q, k, v, **other)
+    assert pattern(q, k, v, **other).requires_grad
+    for wrong in ({"ids": ids[1:]}, {"ids": ids.float()}, {"bias": bias.to_sparse()}):
+        with pytest.raises(AttnlangError):
+            pattern(q, k, v, **{**given, **wrong})
+
+
+def test_requirements_on_values_are_checked_at_every_call() -> None:
+    pattern = attnlang.parse(
+        "pattern p():\n    tensor a[n]: int\n    require a[n] < 9\n    mask a[q] >= a[k]\n"
+    )
+    q, k, v = inputs(40, 40, H=2)
+    a = torch.arange(40) // 5
+    for _ in range(2):
+        close(pattern, pattern(q, k, v, a=a), q, k, v, a=a)
+    a[3] = 9
+    with pytest.raises(AttnlangError, match="a"):
+        pattern(q, k, v, a=a)
+
+
+def test_a_call_inside_of_vmap_is_told_so_also_after_others() -> None:
+    q, k, v = inputs(24, 24)
+    for _ in range(2):
+        CAUSAL(q, k, v, target="cpu")
+    with pytest.raises(AttnlangError, match="vmap"):
+        torch.vmap(lambda q: CAUSAL(q, k, v, target="cpu"))(torch.stack([q, q]))
+
+
 def test_tensors_that_ask_for_gradients_get_them_also_after_calls_without() -> None:
     q, k, v = inputs(24, 24)
     CAUSAL(q, k, v, target="cpu")
