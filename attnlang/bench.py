@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -28,10 +29,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Measured:
-    """Every way that ran, ours first, and those that could not."""
+    """Every way that ran, ours first, those that could not, and what other calls took that ran beside them."""
 
     entries: tuple[Entry, ...]
     absent: tuple[Absent, ...]
+    beside: Mapping[str, Times] = field(default_factory=dict[str, Times])
 
     def ratio(self, entry: Entry) -> float:
         """How many times the median of ours a way takes: above 1, ours is faster."""
@@ -47,10 +49,12 @@ def measure(
     most: int = 100,
     seconds: float = 1.0,
     error: Error | None = None,
+    beside: Mapping[str, Callable[[], object]] = MappingProxyType({}),
 ) -> Measured:
     """Times ours and the rivals on q, k and v: the forward pass without gradients, or the backward pass alone.
 
     Each gets about `seconds`, and at most `most` runs. What ours raises is raised; a rival that raises is absent.
+    `beside`: other calls that take turns with them, after ours.
     """
     calls = {ours.name: _call(ours, inputs, backward)}
     hows, errors = {ours.name: ours.how}, {ours.name: _error(calls[ours.name], error, backward)}
@@ -70,10 +74,10 @@ def measure(
             continue
         calls[name], hows[name] = call, how
     with torch.set_grad_enabled(backward):
-        times = interleaved(calls, inputs[0].device.type, most, seconds)
-    return Measured(
-        tuple(Entry(name, hows[name], times[name], errors[name]) for name in calls), tuple(absent)
-    )
+        turns = {ours.name: calls[ours.name], **beside, **calls}
+        times = interleaved(turns, inputs[0].device.type, most, seconds)
+    entries = tuple(Entry(name, hows[name], times[name], errors[name]) for name in calls)
+    return Measured(entries, tuple(absent), {name: times[name] for name in beside})
 
 
 def _error(call: Callable[[], tuple[Tensor, ...]], error: Error | None, backward: bool) -> float | None:

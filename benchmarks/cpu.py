@@ -6,9 +6,11 @@
 
 forward, backward: eight patterns, ours, scaled_dot_product_attention, compiled FlexAttention and dense PyTorch in turn.
 accuracy: errors against float64 with scores up to ±30. decode: one query against 16k keys. overhead: a call at N = 16
-beside its launch by ctypes. first: the first call of a new process, with an empty and with a filled cache. Shares are
-of the best peak that this machine showed in the same process (cpu_peak.py). A run of everything writes cpu.json and its
-picture, from which cpu_page.py makes docs/cpu-speed.md; other runs are written under other names.
+beside its launch by ctypes. first: the first call of a new process, with an empty and with a filled cache. Shares of
+the peak: a loop of nothing but multiply-adds or bfloat16 dots (cpu_peak.py) takes turns with the others, and medians
+are compared; the JSON also has shares of the best millisecond that the loop had in the process. A run of everything
+writes cpu.json and its picture, from which cpu_page.py makes docs/cpu-speed.md; other runs are written under other
+names.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     data["load"] = watch.end()
     for part in ("forward", "backward"):
         for row in data.get(part, ()):
-            _add_share(row, data["peak"])
+            _add_best_share(row, data["peak"])
     found = cpu_bars.verdicts(data)
     data["bars"] = [each.to_dict() for each in found]
     name = name_of(options)
@@ -174,6 +176,7 @@ def _line(row: dict[str, Any]) -> str:
         case {"entries": entries, "ratio": ratios}:
             own = entries["attnlang"]
             shown = "".join(f"  {name} {ratio:.2f}×" for name, ratio in ratios.items())
+            shown = f"  {row.get('share_of_peak', 0.0):5.1f} %{shown}"
             error = "" if own["error"] is None else f"  error {own['error']:.1e}"
             return f"{own['median_ms']:9.3f} ms {own['gflops']:7.1f} GF/s{shown}{error}"
         case {"error": errors, "allowed": allowed}:
@@ -203,10 +206,11 @@ def _compiler() -> dict[str, Any]:
     return {"compiler": found.version, "instructions": found.level}
 
 
-def _add_share(row: dict[str, Any], peaks: dict[str, float | None]) -> None:
+def _add_best_share(row: dict[str, Any], peaks: dict[str, float | None]) -> None:
+    """The share of the best that the loop ever reached in this process, in some lucky millisecond."""
     best = peaks[row["dtype"]]
     if best and "entries" in row:
-        row["share_of_peak"] = round(100 * row["entries"]["attnlang"]["gflops"] / best, 1)
+        row["share_of_best_peak"] = round(100 * row["entries"]["attnlang"]["gflops"] / best, 1)
 
 
 def _print_bars(found: list[cpu_bars.Verdict], load: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def _place(data: dict[str, Any]) -> str:
         f"torch {made['torch']}, {made['compiler']}, {made['instructions']}; commit {made['commit']}"
         + (f" and {made['changed_files']} changed files" if made["changed_files"] else "")
         + f"; {made['time'][:10]}.",
-        f"Peak in the same process: float32 {peak['float32']:.0f} GF/s"
+        f"Best millisecond of the peak loops in the same process: float32 {peak['float32']:.0f} GF/s"
         + (f", bfloat16 {peak['bfloat16']:.0f} GF/s." if peak["bfloat16"] else ", no bfloat16 dot."),
     ]
     if load["under_load"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from attnlang.bench import Error, Measured, measure, upstream
 from attnlang.bench_rivals import Absent, Ready, Rival, said
 from benchmarks.cpu_cases import CASES, DTYPES, Case, eager, flex, inputs, ours, sdpa
+from benchmarks.cpu_peak import loop
 
 RIVALS = ("sdpa", "flex", "eager")
 LONGEST_EAGER, LONGEST_EAGER_BACKWARD, LONGEST_REFERENCE_BACKWARD = 1024, 1024, 4096
@@ -87,15 +88,23 @@ def _measured(
     case: Case, tensors: tuple[Tensor, Tensor, Tensor], rivals: Sequence[Rival], setting: Setting,
     operations: int, backward: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """What was found; where attnlang itself fails, its report as `failed`."""
+    """What was found, with the share of the processor's peak in the same turns; where attnlang itself fails, its report
+    as `failed`."""
+    dtype = str(tensors[0].dtype).removeprefix("torch.")
+    peak = loop(dtype, torch.get_num_threads())
     try:
         found = measure(
             ours(case, setting.target), rivals, tensors, backward=backward, most=setting.most,
             seconds=setting.seconds, error=_error(case, tensors, backward),
+            beside={} if peak is None else {"peak": peak.call},
         )  # fmt: skip
     except Exception as error:  # a target that fails on one pattern must not cost the other measurements
         return {"failed": said(error)}
-    return _row(found, operations)
+    row = _row(found, operations)
+    if peak is not None:
+        row["peak_gflops"] = round(peak.operations / found.beside["peak"].median / 1e9, 1)
+        row["share_of_peak"] = round(100 * row["entries"]["attnlang"]["gflops"] / row["peak_gflops"], 1)
+    return row
 
 
 def _row(found: Measured, operations: int) -> dict[str, Any]:

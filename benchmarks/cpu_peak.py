@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,35 @@ extern "C" void {name}(const void* const* arguments, int64_t first, int64_t last
 """
     tensors = tuple(Argument(tensor, "pointer", "fp32") for tensor in ("a", "b", "out"))
     return KernelSource("cpp", name, text, (*tensors, Argument("rounds", "scalar", "i64")), (), 1, 1)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A launch of one loop on every thread, and how many floating-point operations it does."""
+
+    call: Callable[[], None]
+    operations: int
+
+
+def loop(dtype: str, threads: int, seconds: float = 0.01) -> Loop | None:
+    """The loop of "float32" or "bfloat16", launched as kernels are, on all threads at once, for about so long: what a
+    kernel that did nothing but its products would take. None where the processor has no bfloat16 dot."""
+    level = find_compiler(kernel_cache()).level
+    if dtype == "bfloat16" and level != "avx512bf16":
+        return None
+    single = dtype == "float32"
+    source = fma_loop(level) if single else dot_loop()
+    each = CHAINS[level] * VECTOR_BYTES[level] // (2 if single else 1)
+    kernel = prepare(source, kernel_cache())
+    given = {"a": torch.full((16,), 0.5), "b": torch.full((16,), 0.5), "out": torch.empty(16 * threads)}
+
+    def run(rounds: int) -> None:
+        kernel((threads, 1, 1), {**given, "rounds": rounds}, threads=threads)
+
+    start = time.perf_counter()
+    run(ROUNDS)
+    rounds = max(1, int(ROUNDS * seconds / (time.perf_counter() - start)))
+    return Loop(lambda: run(rounds), rounds * threads * each)
 
 
 def peak(threads: int, seconds: float = 0.3) -> Peak:

@@ -179,9 +179,10 @@ def test_a_measurement_holds_times_ratios_and_errors() -> None:
     rivals = [Ready("wrong", "half too much", attend), Absent("gone", "no reason")]
     found = measure(
         ours(given), rivals, (given.q, given.k, given.v), most=3, seconds=0.01,
-        error=lambda results: float((results[0] - wanted).abs().max()),
+        error=lambda results: float((results[0] - wanted).abs().max()), beside={"nap": lambda: time.sleep(0.01)},
     )  # fmt: skip
     right, wrong = found.entries
+    assert found.beside["nap"].least >= 0.01 and len(found.beside["nap"].seconds) == 3
     assert (right.name, wrong.name, found.absent) == ("attnlang", "wrong", (rivals[1],))
     assert right.error is not None and right.error < 1e-5 and wrong.error == pytest.approx(0.5, abs=1e-5)
     assert found.ratio(right) == 1 and found.ratio(wrong) == wrong.times.median / right.times.median > 1
