@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attnlang.artifact import Program
 from attnlang.execute_backward import differentiable, no_backward
 from attnlang.execute_launch import attend, shares
-from attnlang.execute_programs import native_level, no_kernel, program_for
+from attnlang.execute_programs import native_target, no_kernel, program_for
 from attnlang.execute_tilings import Walk, walks_of
 from attnlang.ir.kernel import Type, spelled
 from attnlang.ir.pattern import Attention, Pattern, TensorAxis
@@ -43,8 +43,7 @@ def execute(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str])
 
 def prepared_call(pattern: Pattern, inputs: Inputs, target: str, want: frozenset[str]) -> Prepared:
     """The kernels of a call, and what they read besides its tensors and numbers. Raises NoKernel."""
-    if target == "cpu":
-        target = f"cpu:{native_level()}"
+    target = native_target(target)
     if "weights" in want:
         raise no_kernel(pattern, target, "kernels do not keep the weights")
     specialization = specialization_of(pattern, inputs, target, want)

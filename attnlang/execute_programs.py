@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attnlang.artifact import KernelSource, Launch, Program
 from attnlang.errors import Diagnostic
@@ -13,7 +13,7 @@ from attnlang.ir.kernel import Kernel
 from attnlang.ir.memo import Memo
 from attnlang.ir.pattern import Pattern
 from attnlang.ir.plan import BranchPlan, Plan, Specialization
-from attnlang.settings import options
+from attnlang.settings import CPU_LEVELS, CpuLevel, options
 from attnlang.source import Span
 from attnlang.watch import debug, dump, watching
 
@@ -146,11 +146,26 @@ def _cache_at(root: Path | None, limit: int) -> Cache:
     return Cache(root or default_root(), limit)
 
 
-def native_level() -> str:
+def native_level() -> CpuLevel:
     """The vector instructions that kernels of this machine are printed for. Raises CompilerMissing, LevelMissing."""
     from attnlang.runtime.cpp_compiler import find_compiler
 
     return find_compiler(kernel_cache()).level
+
+
+def native_target(target: str) -> str:
+    """A target with its vector instructions where it is the CPU's. Raises CompilerMissing, and LevelMissing for those
+    that this machine does not have."""
+    from attnlang.runtime.cpp_compiler import find_compiler
+    from attnlang.runtime.cpp_errors import LevelMissing
+
+    family, _, level = target.partition(":")
+    if family != "cpu":
+        return target
+    found = find_compiler(kernel_cache())
+    if level and CPU_LEVELS.index(cast("CpuLevel", level)) > CPU_LEVELS.index(found.level):
+        raise LevelMissing(asked=f'target="{target}"', compiler=found.version, widest=found.level)
+    return target if level else f"cpu:{found.level}"
 
 
 def kernel_cache() -> Cache:

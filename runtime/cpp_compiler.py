@@ -259,7 +259,8 @@ def is_foreign(macros: Mapping[str, str], machine: str) -> bool:
 def _limited(known: _Known, wanted: CpuLevel | None) -> Compiler:
     level = wanted or known.level
     if CPU_LEVELS.index(level) > CPU_LEVELS.index(known.level):
-        raise LevelMissing(level=level, compiler=known.version, widest=known.level)
+        asked = f"ATTNLANG_CPU_LEVEL={level}"
+        raise LevelMissing(asked=asked, compiler=known.version, widest=known.level)
     flags = known.native if level == known.level else (*known.native, *_WITHOUT[level])
     if level == "portable" and platform.machine().lower() in X86:
         flags = ()  # what every processor of this family has

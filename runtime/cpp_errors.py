@@ -40,8 +40,8 @@ class LevelMissing(Diagnostic):
     """Vector instructions were asked for that this processor, or its compiler, does not have."""
 
     code = "E552"
-    message = "ATTNLANG_CPU_LEVEL={level}: this processor and {compiler} know no wider vectors than {widest}"
-    hint = "leave it unset: then the widest are taken"
+    message = "{asked}: this processor and {compiler} know no wider vectors than {widest}"
+    hint = "name no level: then the widest are taken"
 
 
 class CppLoadError(Diagnostic):

@@ -348,7 +348,7 @@ def test_errors_travel_between_processes() -> None:
     errors: list[Diagnostic] = [
         CompilerMissing("there is no C++ compiler"),
         CppCompileError(kernel="k", compiler="g++ 12", line="3: error", file="kernel.cpp"),
-        LevelMissing(level="avx2", compiler="g++ 12", widest="portable"),
+        LevelMissing(asked="ATTNLANG_CPU_LEVEL=avx2", compiler="g++ 12", widest="portable"),
         CppLoadError(kernel="k", reason="invalid ELF header"),
     ]
     for error in errors:

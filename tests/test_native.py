@@ -14,6 +14,8 @@ import attnlang
 from attnlang import compiler, settings
 from attnlang.errors import AttnlangError, Diagnostic
 from attnlang.runtime import autograd
+from attnlang.runtime.cpp_errors import LevelMissing
+from attnlang.settings import override
 from tests.catalogue import EXAMPLES
 from tests.cpp_kernels import needs_compiler
 from tests.kernel_calls import error, inputs, rounding
@@ -85,6 +87,14 @@ def test_calls_that_are_made_again_check_what_has_changed() -> None:
         WINDOW(q, k[:, :, :7, :3], v, window=5, target="cpu")
     half: Any = tuple(tensor.bfloat16() for tensor in (q, k, v))
     assert WINDOW(*half, window=5, target="cpu").dtype == torch.bfloat16
+
+
+def test_a_target_that_the_machine_lacks() -> None:
+    q, k, v = inputs(20, 20)
+    with override(cpu_level="avx2"):
+        with pytest.raises(LevelMissing, match=r"cpu:avx512.* no wider vectors than avx2"):
+            CAUSAL(q, k, v, target="cpu:avx512")
+        close(CAUSAL, CAUSAL(q, k, v, target="cpu:portable"), q, k, v)
 
 
 def test_calls_with_tensors_are_made_again_and_see_what_has_changed() -> None:
