@@ -55,12 +55,33 @@ template <class To, class From> INLINE To as(From x) { return __builtin_convertv
     "lanes_from": """\
 INLINE ints lanes_from(int64_t first) { return (int32_t)first + ints{@steps@}; }
 """,
+    "halved": """\
+// numbers of eight bytes as two vectors, in each of which they are compared and chosen
+typedef int64_t half_longs __attribute__((vector_size(sizeof(ints))));
+typedef double half_doubles __attribute__((vector_size(sizeof(ints))));
+template <class V> struct two_parts { V low, high; };
+INLINE two_parts<half_longs> halved(longs x) { two_parts<half_longs> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+INLINE two_parts<half_doubles> halved(doubles x) { two_parts<half_doubles> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+INLINE ints joined(half_longs low, half_longs high) { return SHUFFLED((ints)low, (ints)high, ints, @evens@); }
+#define COMPARED(sign) template <class V> INLINE ints operator sign(two_parts<V> x, two_parts<V> y) { \
+  return joined((half_longs)(x.low sign y.low), (half_longs)(x.high sign y.high)); }
+COMPARED(<) COMPARED(<=) COMPARED(>) COMPARED(>=) COMPARED(==) COMPARED(!=)
+""",
     "choose": """\
 template <class T> INLINE T choose(bool which, T x, T y) { return which ? x : y; }
 INLINE floats choose(ints which, floats x, floats y) { return which ? x : y; }
 INLINE ints choose(ints which, ints x, ints y) { return which ? x : y; }
-INLINE doubles choose(ints which, doubles x, doubles y) { return as<longs>(which) ? x : y; }
-INLINE longs choose(ints which, longs x, longs y) { return as<longs>(which) ? x : y; }
+template <class V> INLINE V chosen(ints which, V x, V y) {
+  const auto w = halved(as<longs>(which));
+  auto r = halved(x);
+  const auto other = halved(y);
+  r.low = w.low ? r.low : other.low;
+  r.high = w.high ? r.high : other.high;
+  __builtin_memcpy(&x, &r, sizeof x);
+  return x;
+}
+INLINE doubles choose(ints which, doubles x, doubles y) { return chosen(which, x, y); }
+INLINE longs choose(ints which, longs x, longs y) { return chosen(which, x, y); }
 """,
     "flags_of": """\
 // a condition as one bit for each lane
@@ -261,7 +282,8 @@ INLINE floats dot2(floats sum, ints x, ints y) {
 }
 
 NEEDS: dict[str, tuple[str, ...]] = {
-    "choose": ("as",),
+    "halved": ("as",),
+    "choose": ("as", "halved"),
     "widen": ("bits_of",),
     "transpose": ("load",),
     "pack": ("transpose", "load", "store", "widen"),
@@ -317,6 +339,18 @@ INLINE ints gather(const int32_t* from, ints at) {
   typedef int sixteen __attribute__((vector_size(64)));
   return (ints)__builtin_ia32_gathersiv16si((sixteen)ints{}, from, at, -1, 4);
 }
+INLINE longs gather(const int64_t* from, ints at) {
+  typedef int eight __attribute__((vector_size(32)));
+  typedef long long wide __attribute__((vector_size(64)));
+  eight at_half[2];
+  wide found[2];
+  __builtin_memcpy(at_half, &at, sizeof at);
+  for (int half = 0; half < 2; ++half)
+    found[half] = __builtin_ia32_gathersiv8di(wide{}, (const long long*)from, at_half[half], -1, 8);
+  longs r;
+  __builtin_memcpy(&r, found, sizeof r);
+  return r;
+}
 """,
     **LEADING_AVX512,
     **MATH_AVX512,
@@ -346,6 +380,7 @@ def helpers(text: str, isa: Isa, lanes: int) -> str:
     filled = {
         "@steps@": steps,
         "@interleave@": woven,
+        "@evens@": ", ".join(str(2 * i) for i in range(lanes)),
         "@first_pairs@": ", ".join(f"{i}, {i + 32}" for i in range(16)),
         "@last_pairs@": ", ".join(f"{i}, {i + 32}" for i in range(16, 32)),
         "@powers@": ", ".join(str(1 << i) for i in range(lanes)),

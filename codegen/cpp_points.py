@@ -10,7 +10,8 @@ from attnlang.ir.kernel import Const, Dot, Expr, Fold, Full, Lanes, Load, Op, Sh
 
 from .ops import ATOM, COMPARISON, CPP, CPP_NUMBERS, CPP_STORED, CPP_VECTORS, PRODUCT, SUM, UNARY
 
-COMPARED = ("lt", "le", "gt", "ge", "eq", "ne", "not")
+COMPARED = ("lt", "le", "gt", "ge", "eq", "ne")
+WIDE = ("i64", "fp64")
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,10 @@ class Scene:
             return f"rounded<{CPP_STORED[kind]}>({self.text(wide)})", ATOM
         if CPP_NUMBERS[value.type] == CPP_NUMBERS[kind]:
             return self._with(value)
+        if kind == "i1" and self.is_vector(value) and value.type in WIDE:
+            return f"halved({text}) != halved({CPP_VECTORS[value.type]}{{}})", COMPARISON
         if kind == "i1":
-            return self._narrowed(f"{self.tight(value, SUM)} != 0", value.type, self.is_vector(value))
+            return f"{self.tight(value, SUM)} != 0", COMPARISON
         if not self.is_vector(value):
             return f"({CPP_NUMBERS[kind]}){self.tight(value, UNARY)}", UNARY
         if value.type == "i1":
@@ -192,18 +195,14 @@ class Scene:
             return (ones if kind == "i32" else f"as<{CPP_VECTORS[kind]}>{ones}"), ATOM
         return f"as<{CPP_VECTORS[kind]}>({text})", ATOM
 
-    def _narrowed(self, text: str, compared: Type, is_vector: bool) -> tuple[str, int]:
-        """A comparison as a condition: those of 8 bytes give lanes of 8 bytes."""
-        if is_vector and compared in ("i64", "fp64"):
-            return f"as<ints>({text})", ATOM
-        return text, COMPARISON
-
     def _operation(self, op: str, args: tuple[Expr, ...], whole: Op) -> tuple[str, int]:
         spelling, is_vector = CPP[op], self.is_vector(whole)
         if op == "div" and is_vector and whole.type == "fp32" and not self.is_vector(args[1]):
             return f"divided({self.vector(args[0])}, {self.text(args[1])})", ATOM
         if op == "exp2" and self.coarse and is_vector and whole.type == "fp32":
             return f"exp2_coarse({self.vector(args[0])})", ATOM
+        if is_vector and op in COMPARED and args[0].type in WIDE:
+            return spelling.template.format(*[f"halved({self.vector(arg)})" for arg in args]), COMPARISON
         is_call = spelling.binds == ATOM
         operands: list[str] = []
         for position, arg in enumerate(args):
@@ -220,10 +219,7 @@ class Scene:
             operands.append(text if fits else f"({text})")
         if op == "rsqrt":
             return spelling.template.format(self.text(args[0])), PRODUCT
-        text = spelling.template.format(*operands)
-        if op in COMPARED and op != "not":
-            return self._narrowed(text, args[0].type, is_vector)
-        return text, spelling.binds
+        return spelling.template.format(*operands), spelling.binds
 
 
 def constant(value: bool | int | float, kind: str) -> tuple[str, int]:

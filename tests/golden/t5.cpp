@@ -46,11 +46,34 @@ template <class To, class From> INLINE To as(From x) { return __builtin_convertv
 
 INLINE ints lanes_from(int64_t first) { return (int32_t)first + ints{0, 1, 2, 3}; }
 
+template <class T> INLINE T sign(T x) {
+  return x > 0 ? T{} + 1 : x < 0 ? T{} - 1 : T{};
+}
+
+// numbers of eight bytes as two vectors, in each of which they are compared and chosen
+typedef int64_t half_longs __attribute__((vector_size(sizeof(ints))));
+typedef double half_doubles __attribute__((vector_size(sizeof(ints))));
+template <class V> struct two_parts { V low, high; };
+INLINE two_parts<half_longs> halved(longs x) { two_parts<half_longs> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+INLINE two_parts<half_doubles> halved(doubles x) { two_parts<half_doubles> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+INLINE ints joined(half_longs low, half_longs high) { return SHUFFLED((ints)low, (ints)high, ints, 0, 2, 4, 6); }
+#define COMPARED(sign) template <class V> INLINE ints operator sign(two_parts<V> x, two_parts<V> y) {   return joined((half_longs)(x.low sign y.low), (half_longs)(x.high sign y.high)); }
+COMPARED(<) COMPARED(<=) COMPARED(>) COMPARED(>=) COMPARED(==) COMPARED(!=)
+
 template <class T> INLINE T choose(bool which, T x, T y) { return which ? x : y; }
 INLINE floats choose(ints which, floats x, floats y) { return which ? x : y; }
 INLINE ints choose(ints which, ints x, ints y) { return which ? x : y; }
-INLINE doubles choose(ints which, doubles x, doubles y) { return as<longs>(which) ? x : y; }
-INLINE longs choose(ints which, longs x, longs y) { return as<longs>(which) ? x : y; }
+template <class V> INLINE V chosen(ints which, V x, V y) {
+  const auto w = halved(as<longs>(which));
+  auto r = halved(x);
+  const auto other = halved(y);
+  r.low = w.low ? r.low : other.low;
+  r.high = w.high ? r.high : other.high;
+  __builtin_memcpy(&x, &r, sizeof x);
+  return x;
+}
+INLINE doubles choose(ints which, doubles x, doubles y) { return chosen(which, x, y); }
+INLINE longs choose(ints which, longs x, longs y) { return chosen(which, x, y); }
 
 // a condition as one bit for each lane
 INLINE flags flags_of(ints x) {
