@@ -30,6 +30,10 @@ def specialized(text: str) -> tuple[ir.Kernel, dict[str, int]]:
     return plan.branches[0].kernel, {"H": 1, "HK": 1, "q_offset": 0}
 
 
+LISTS: dict[str, list[int]] = {}
+"""What a kernel by lists reads, by argument."""
+
+
 def value(expr: ir.Expr, known: dict[str, int]) -> int:
     """A whole number that a kernel computes; one for each lane is asked for with "lane"."""
     match expr:
@@ -39,12 +43,15 @@ def value(expr: ir.Expr, known: dict[str, int]) -> int:
             return known[name]
         case ir.Lanes():
             return known["lane"]
+        case ir.Load(pointer, base, offset, _, _, _, _):
+            return LISTS[pointer][value(base, known) + value(offset, known)]
         case ir.Op(op, args, _, _):
             x = [value(arg, known) for arg in args]
             of: dict[str, Any] = {
                 "add": lambda: x[0] + x[1], "sub": lambda: x[0] - x[1], "mul": lambda: x[0] * x[1],
                 "floordiv": lambda: x[0] // x[1], "mod": lambda: x[0] % x[1], "min": lambda: min(x),
-                "max": lambda: max(x), "lt": lambda: int(x[0] < x[1]), "cast": lambda: x[0], "neg": lambda: -x[0],
+                "max": lambda: max(x), "lt": lambda: int(x[0] < x[1]), "le": lambda: int(x[0] <= x[1]),
+                "cast": lambda: x[0], "neg": lambda: -x[0],
                 "where": lambda: x[1] if x[0] else x[2],
             }  # fmt: skip
             return of[op]()
@@ -59,8 +66,9 @@ def walked(kernel: ir.Kernel, known: dict[str, int]) -> tuple[list[list[int]], l
         match statement:
             case ir.Remark(text):
                 told = text
-            case ir.Assign(name, expr) if not expr.shape and expr.type in ("i32", "i1"):
-                known[name] = value(expr, known)
+            case ir.Assign(name, expr) if not expr.shape and expr.type in ("i32", "i64", "i1"):
+                if not name.endswith("_base"):
+                    known[name] = value(expr, known)
             case ir.Loop(variable, start, stop, body, True, columns):
                 assert columns is not None
                 for turn in range(value(start, known), value(stop, known)):
@@ -118,6 +126,36 @@ def test_stretches_share_tiles_of_nearly_equal_width() -> None:
     assert sum(map(len, full)) == 512 - rows + 1
     assert max(map(len, full)) - min(map(len, full)) < 36
     assert [len(tile) for tile in partial] == [2 * (rows - 1)]  # both borders of the window in one
+
+
+@pytest.mark.parametrize("full", (0, 1, 3, 7, 8, 9, 17))
+@pytest.mark.parametrize("partial", (0, 1, 5, 8, 12))
+def test_listed_units_are_walked_once_in_as_few_tiles_as_can_be(full: int, partial: int) -> None:
+    specialization = Specialization(TARGET, "fp32", 64, 64, walks=("lists",))
+    plan = plan_for(parse("pattern p():\n    mask (q - k) mod 3 == 0").ir, specialization, 128)
+    branch = plan.branches[0]
+    unit, most = branch.listed, branch.tile.columns // branch.listed
+    assert (unit, most) == (24, 8)
+    numbers = [5 * i + 2 for i in range(full)] + [5 * i for i in range(partial)]
+    before = 4  # numbers of other rows
+    LISTS.update(
+        tile_class=[0, 0], tile_heavy=[1, 0], tile_columns=[99] * before + numbers,
+        tile_starts=[0, 0, 0, before, before + full, before + full + partial],
+    )  # fmt: skip
+    sizes = {"H": 1, "HK": 1, "q_offset": 0, "NQ": 128, "NK": 9999, "row_tiles": 2, "program": 0}
+    whole, masked = walked(branch.kernel, sizes)
+    keys = [k for tile in (*whole, *masked) for k in tile]
+    assert sorted(keys) == sorted(unit * number + i for number in numbers for i in range(unit))
+    known_full = {unit * number + i for number in numbers[:full] for i in range(unit)}
+    assert {k for tile in whole for k in tile} <= known_full
+    assert len(whole) + len(masked) == -(-(full + partial) // most) or (
+        len(whole) == -(-full // most) and len(masked) == -(-partial // most)
+    )
+    if full % most and partial % most and full % most + partial % most <= most:
+        assert len(whole) == full // most and len(masked) == -(-partial // most)
+    for tiles in (whole, masked):
+        assert all(len(tile) <= most * unit for tile in tiles)
+        assert not tiles or max(map(len, tiles)) - min(map(len, tiles)) <= unit * (len(tiles) + 1)
 
 
 @pytest.mark.skipif(not any(map(which, COMPILERS)), reason="there is no C++ compiler")

@@ -88,7 +88,8 @@ class UnitWalk(ListWalk):
         if middle == first:
             return first, middle, end
         left = binary("mod", binary("sub", middle, first), self.most)
-        room = binary("mod", binary("sub", middle, end), self.most)
+        last = binary("sub", self.most, Const(1, "i32"))
+        room = binary("sub", last, binary("mod", binary("add", binary("sub", end, middle), last), self.most))
         moved = elementwise("where", [binary("le", left, room), left, Const(0, "i32")], "i32")
         middle = self.lowering.assign(self.scope, "full_stop", binary("sub", middle, moved))
         return first, middle, end
