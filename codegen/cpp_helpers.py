@@ -60,8 +60,13 @@ INLINE ints lanes_from(int64_t first) { return (int32_t)first + ints{@steps@}; }
 typedef int64_t half_longs __attribute__((vector_size(sizeof(ints))));
 typedef double half_doubles __attribute__((vector_size(sizeof(ints))));
 template <class V> struct two_parts { V low, high; };
-INLINE two_parts<half_longs> halved(longs x) { two_parts<half_longs> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
-INLINE two_parts<half_doubles> halved(doubles x) { two_parts<half_doubles> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+template <class V, class From> INLINE two_parts<V> parts_of(From x) {
+  two_parts<V> r;
+  __builtin_memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE two_parts<half_longs> halved(longs x) { return parts_of<half_longs>(x); }
+INLINE two_parts<half_doubles> halved(doubles x) { return parts_of<half_doubles>(x); }
 INLINE ints joined(half_longs low, half_longs high) { return SHUFFLED((ints)low, (ints)high, ints, @evens@); }
 #define COMPARED(sign) template <class V> INLINE ints operator sign(two_parts<V> x, two_parts<V> y) { \
   return joined((half_longs)(x.low sign y.low), (half_longs)(x.high sign y.high)); }
@@ -243,6 +248,25 @@ INLINE void put_two(bfloat* to, int64_t width, ints both) {
   __builtin_memcpy(&high, (const char*)&both + 32, 32);
   *(loose<part, bfloat>::type*)to = low;
   *(loose<part, bfloat>::type*)(to + width) = high;
+}
+""",
+    "stretch": """\
+// columns from the first to before the last
+struct stretch { int64_t first, stop; };
+INLINE bool meets(stretch seen, int64_t first, int64_t stop) { return seen.first < stop && first < seen.stop; }
+
+// the columns that some lane of one part of the vectors sees, the first and the last of them and all between
+INLINE stretch seen_by_part(const flags* by, int64_t vectors, int64_t part, int64_t parts, int64_t count) {
+  const int64_t many = vectors / parts;
+  const auto sees = [&](int64_t column) INLINED {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < many; ++i) found |= by[column * vectors + part * many + i].bits;
+    return found != 0;
+  };
+  stretch seen = {0, count};
+  while (seen.first < seen.stop && !sees(seen.first)) ++seen.first;
+  while (seen.first < seen.stop && !sees(seen.stop - 1)) --seen.stop;
+  return seen;
 }
 """,
     "in_memory": """\
@@ -437,6 +461,7 @@ def _called(text: str, pieces: Mapping[str, str]) -> list[str]:
     names: set[str] = set(re.findall(r"\b(\w+)(?=[(<])", text))
     names |= {each for each in ("across", "folded") if f"{each}_" in text}
     aliases = {"float_of": "bits_of", "pair_at": "interleave", "choose_by": "flags_of", "settle": "in_memory"}
+    aliases |= {"meets": "stretch", "seen_by_part": "stretch"}
     found = {aliases.get(name, name) for name in names} & set(pieces)
     found |= {other for name in found for other in NEEDS.get(name, ())}
     return [name for name in pieces if name in found]

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_ROWS = 8
+"""Rows that a register tile reads along at a time: each has its pointer in a register."""
+
+AHEAD = 12
+"""How many rows before they are read their memory is asked for."""
+
 
 @dataclass(frozen=True)
 class Isa:
@@ -18,8 +24,8 @@ class Isa:
 
     @property
     def most_down(self) -> int:
-        """Rows that a register tile may read behind the last one."""
-        return self.tile_down(1)
+        """Rows that a register tile may read, or ask for, behind the last one."""
+        return max(self.tile_down(1), AHEAD + MOST_ROWS)
 
     def tile_down(self, across: int) -> int:
         """Broadcast numbers of a register tile that is `across` vectors wide."""

@@ -9,15 +9,29 @@ from attnlang.ir.kernel import Assign, Dot, Fold, Op, Type, Var
 from .cpp_crossed import Crossed
 from .cpp_few import Few
 from .cpp_groups import Pass
+from .cpp_isa import AHEAD, MOST_ROWS
 from .cpp_layout import Product
 from .cpp_page import COMBINED, Page, Work, neutral
-from .cpp_points import Scene
+from .cpp_points import Scene, Tile
 from .cpp_products import Hands, Shape, columns_name, rows_name
 from .cpp_tiles import Tiles
 
+ASKED = 256
+"""Bytes of a row that are asked for beforehand. Longer rows of another tile are left alone: they would take the place
+of the packed operand in the first cache."""
+
+PART = 2
+"""Vectors whose lanes are asked together whether they see anything of some columns."""
+
+
+def _asked(kind: Type) -> int:
+    """How many numbers of a row are asked for beforehand at most."""
+    return ASKED // {"fp16": 2, "bf16": 2, "fp64": 8}.get(kind, 4)
+
 
 class Products:
-    """Prints products; `rows` and `columns` are the register tiles that were called for."""
+    """Prints products; `rows` and `columns` are the register tiles that were called for, `followed`: the packed tiles
+    whose next rows are asked for."""
 
     def __init__(self, page: Page, tiles: Tiles) -> None:
         self.page = page
@@ -28,6 +42,7 @@ class Products:
         self.rows: dict[Shape, None] = {}
         self.columns: dict[Shape, None] = {}
         self.few = Few(page)
+        self.followed: set[str] = set()
 
     def product_of(self, statement: Assign) -> Product:
         assert isinstance(statement.value, Dot)
@@ -80,13 +95,16 @@ class Products:
             return
         width = self.layout.width(lane)
         vectors = width // self.layout.lanes
-        across = next(n for n in (isa.across, 2, 1) if n <= isa.across and vectors % n == 0)
+        seen = None if product.crossed else scene.parts.get(column if product.along else product.over)
+        most = isa.across if seen is None else PART
+        across = next(n for n in (most, 2, 1) if n <= most and vectors % n == 0)
         down = isa.tile_down(across) * (2 if bfloat and product.along else 3) // 3
+        down = min(down, MOST_ROWS) if product.along and not product.crossed else down
         hands: Hands = "one" if pairing is None else "two"
         for fold in group.folds:
             if fold.name == joined and isinstance(fold.value, Fold):
                 hands = fold.value.op
-        shape = Shape(product.kind, across, down, self.layout.lanes, hands)
+        shape = Shape(product.kind, across, down, self.layout.lanes, hands, seen is not None)
         if product.crossed:
             packed = self.crossed.packed(product.packed, scene)
             row = self.crossed.row(product.rows, column, down, scene)
@@ -99,13 +117,15 @@ class Products:
         if hands in COMBINED:
             combined = COMBINED[hands].format(f"load({place})", "folded")
             done += f", [&](int64_t in_{lane}, {kind} folded) INLINED {{ store({place}, {combined}); }}"
+        if product.along and seen is not None:
+            done += f", {seen}"
         if product.along:
             self.rows[shape] = None
             self.lines.add(
                 f"{rows_name(shape)}({packed}, {width}, {length}, {row}, {scene.lengths[column]}, {done});"
             )
         else:
-            self._columns(shape, column, f"{packed}, {width}, {length}, {row}", done)
+            self._columns(shape, column, f"{packed}, {width}, {seen or length}, {row}", done)
 
     def _joined(self, product: Product, dot: Dot, group: Pass) -> str | None:
         """The one fold over the rows of a product, which is made of several rows while their sums are in registers."""
@@ -173,16 +193,52 @@ class Products:
         return str((int(length) + 1) // 2) if length.isdecimal() else f"({length} + 1) / 2"
 
     def _row(self, product: Product, scene: Scene) -> str:
-        """A function from the number of a row to where it lies."""
+        """A function from the number of a row to where it lies. The first product along rows that are read where they
+        lie asks for them before it comes to them, and for those that are read after it."""
         tile = scene.tiles[product.rows]
         size = self.sizes[tile.shape[-1]]
         if product.kind == "bfloat" and not product.along:
             tile = scene.tiles[f"{product.rows} pairs"]
         elif f"{product.rows} copy" in scene.tiles and product.kind != "bfloat":
             tile = scene.tiles[f"{product.rows} copy"]
+        if tile.rows and product.along:
+            return self._row_asked_for(tile, product.packed, scene)
         if tile.rows:
             return f"[&](int64_t n) INLINED {{ return {tile.array}[n]; }}"
         return f"[&](int64_t n) INLINED {{ return {tile.array} + n * {size}; }}"
+
+    def _row_asked_for(self, tile: Tile, packed: str, scene: Scene) -> str:
+        asked = {
+            name: other
+            for name, other in scene.tiles.items()
+            if other.rows and other.shape[0] == tile.shape[0] and other.array not in scene.asked
+        }
+        scene.asked |= {other.array for other in asked.values()}
+        if tile not in asked.values():
+            return f"[&](int64_t n) INLINED {{ return {tile.array}[n]; }}"
+        name = self.page.fresh(f"{tile.array.removesuffix('_rows')}_row")
+        self.page.taken.discard(name)
+        pairs = {other: self.tiles.pairs_on_the_way(other, scene) for other in asked}
+        with self.lines.block(f"const auto {name} = [&](int64_t n) INLINED {{"):
+            for other, rows in asked.items():
+                size, most = self.sizes[rows.shape[-1]], _asked(rows.type)
+                if rows is tile or pairs[other] or size <= most:
+                    self.lines.add(f"ahead({rows.array}[n + {AHEAD}], 0, {min(size, most)});")
+                self.lines.add(*pairs[other])
+            if scene.last and packed in scene.turned and packed not in self.followed:
+                self.followed.add(packed)
+                self.lines.add(f"if ({scene.last}) {self._next_rows(packed, scene)}")
+            self.lines.add(f"return {tile.array}[n];")
+        self.lines.add("};")
+        return name
+
+    def _next_rows(self, packed: str, scene: Scene) -> str:
+        """Asks for what the next program will pack: most often the rows behind those of this one."""
+        place, at, load = scene.turned[packed]
+        (column,) = (dim for dim in load.shape if dim != self.lane)
+        rows = self.sizes[self.lane]
+        behind = f"{place} + {at}[n % {rows}] + (int64_t){rows} * ({at}[1] - {at}[0])"
+        return f"ahead({behind}, 0, {min(self.sizes[column], _asked(load.type))});"
 
     def _row_folds(self, group: Pass, scene: Scene) -> dict[str, str]:
         """Folds beside a product are kept in memory: all registers are the sums'."""

@@ -100,6 +100,9 @@ class Page:
         """Loops over the dimensions, folded ones innermost; the lanes innermost where nothing is folded."""
         folds = group.folds
         over = folds[0].value.over if folds and isinstance(folds[0].value, Fold) else None
+        if over is not None and self.takes_two(group, over):
+            self._nest_of_two(group, over, scene.inside())
+            return
         outer = [dim for dim in group.dims if dim != over]
         if over is None and self.lane in outer:
             outer = [dim for dim in outer if dim != self.lane] + [self.lane]
@@ -126,6 +129,51 @@ class Page:
             if over == self.lane and not fold.value.shape:
                 self.lines.add(f"const {CPP_NUMBERS[fold.value.type]} {scene.name(fold.name)} = {shown};")
             self.keep(fold, shown, scene)
+
+    def takes_two(self, group: Pass, over: str | None) -> bool:
+        """Whether two vectors of lanes are taken along what is folded at a time: they lie side by side in memory."""
+        folds = [fold.value for fold in group.folds if isinstance(fold.value, Fold)]
+        flat = set(group.dims) == {self.lane, over} and over != self.lane
+        even = self.sizes[self.lane] % (2 * self.layout.lanes) == 0
+        return flat and even and bool(folds) and all(fold.shape == (self.lane,) for fold in folds)
+
+    def over_two(self) -> str:
+        """The head of a loop over the lanes, two vectors at a time."""
+        at, size = f"in_{self.lane}", self.sizes[self.lane]
+        return f"for (int64_t {at} = 0; {at} < {size}; {at} += 2 * LANES) {{"
+
+    def accumulators_of_two(self, group: Pass, scene: Scene) -> tuple[str, str, str]:
+        """Declares the variables of folds for two vectors; gives them as parameters, and as arguments for either."""
+        self.accumulators(group, scene)
+        parameters = ""
+        for fold in group.folds:
+            kind, name = CPP_VECTORS[fold.value.type], scene.name(fold.name)
+            self.lines.add(f"{kind} {name}_high = {name};")
+            parameters += f", {kind}& {name}"
+        names = [scene.name(fold.name) for fold in group.folds]
+        return parameters, "".join(f", {n}" for n in names), "".join(f", {n}_high" for n in names)
+
+    def keep_two(self, group: Pass, scene: Scene) -> None:
+        """Writes the folds of two vectors into their memory."""
+        for fold in group.folds:
+            place, name = f"{scene.tiles[fold.name].array} + in_{self.lane}", scene.name(fold.name)
+            self.lines.add(f"store({place}, {name});", f"store({place} + LANES, {name}_high);")
+
+    def _nest_of_two(self, group: Pass, over: str, scene: Scene) -> None:
+        at, lane = self.fresh("at"), self.lane
+        self.taken.discard(at)
+        with self.lines.block(self.over_two()):
+            parameters, low, high = self.accumulators_of_two(group, scene)
+            head = f"const auto {at} = [&](int64_t in_{over}, int64_t in_{lane}{parameters}) INLINED {{"
+            with self.lines.block(head):
+                self.point(group, scene.inside())
+            self.lines.add("};")
+            with self.lines.block(self.over(over, scene)):
+                self.lines.add(f"{at}(in_{over}, in_{lane}{low});")
+                self.lines.add(f"{at}(in_{over}, in_{lane} + LANES{high});")
+            self.lines.add("}")
+            self.keep_two(group, scene)
+        self.lines.add("}")
 
     def _running(self, fold: Assign, scene: Scene) -> str:
         """The variable of a fold; one number from all lanes has another name while it is a vector."""

@@ -10,7 +10,7 @@ from attnlang.ir.kernel import Assign, Dot, Fold, Loop, Remark, Statement, Store
 from .cpp_groups import Pass, is_lazy, passes, reads_through
 from .cpp_hidden import Visible, by_flags, needed, visible
 from .cpp_leading import Leading
-from .cpp_multiply import Products
+from .cpp_multiply import PART, Products
 from .cpp_normal import parts, reads, writes
 from .cpp_page import Page, Work, size_of
 from .cpp_points import Scene
@@ -53,9 +53,21 @@ class Printer:
             plainly = outer.union(*(_plainly(g) for i, g in enumerate(groups) if i != number))
             if softmax is not None and any(softmax.weight.name in writes(s) for s in group.statements):
                 taken = self.leading.take_out(softmax, statements, scene, places)
+            if any(self.products.product_of(s).along for s in group.products):
+                self._point_at_later_rows(groups[number:], scene)
             self._pass(Work(group, others, plainly, places), scene)
             if taken is not None:
                 self.leading.put_back(taken, group, scene)
+
+    def _point_at_later_rows(self, groups: list[Pass], scene: Scene) -> None:
+        """Points at rows that later passes read where they lie, so that a product can ask for them on its way."""
+        later = [statement for group in groups for statement in group.statements]
+        written = frozenset[str]().union(*map(writes, later))
+        for statement in later:
+            if not isinstance(statement, Assign) or reads_through(statement, scene.lazy) & written:
+                continue
+            if self.layout.direct(statement.name) is not None:
+                self.tiles.point_at_rows(statement, scene)
 
     def _free(
         self,
@@ -117,6 +129,7 @@ class Printer:
         shown = scene.name(loop.variable)
         inner.numbers.add(loop.variable)
         head = f"for (int32_t {shown} = {scene.text(loop.start)}; {shown} < {scene.text(loop.stop)}; ++{shown}) {{"
+        inner.last = f"{shown} + 1 == {scene.tight(loop.stop)}"
         with self.lines.block(head):
             if loop.columns is not None:
                 inner.lengths["N"] = columns = self.page.fresh("columns")
@@ -181,6 +194,11 @@ class Printer:
             lines.add("}")
         lines.add("}")
         scene.places[stream], scene.lengths[stream] = kept, count
+        if flagged and vectors > PART and vectors % PART == 0:
+            scene.parts[stream] = stretches = self.page.fresh("seen_parts")
+            many = vectors // PART
+            shown = f"{stretches}[part] = seen_by_part({flags}, {vectors}, part, {many}, {count});"
+            lines.add(f"stretch {stretches}[{many}];", f"for (int part = 0; part < {many}; ++part) {shown}")
         left = tuple(s for s in body if s not in numbers)
         if flagged:
             scene.flags[flags] = f"{flags}[in_{stream} * {vectors}"
@@ -193,6 +211,7 @@ class Printer:
         rows = [s for s in group.statements if isinstance(s, Assign) and self.layout.direct(s.name)]
         for statement in rows:
             self.tiles.point_at_rows(statement, scene)
+            self.tiles.copy_rows(statement, scene)
         turned = [s for s in group.statements if s not in rows and self.layout.turned(s) is not None]
         rest = [s for s in group.statements if s not in rows and s not in turned]
         for statement in turned:

@@ -27,9 +27,11 @@ class Tile:
 @dataclass
 class Scene:
     """What names stand for at some place of the printed code. `lengths`: of each dimension, as C++; `places`: where a
-    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits; `origins`: where
-    the rows of a packed tile lie in its tensor; `coarse`: whether what is computed here is rounded to two bytes;
-    `alone`: whether this is one lane by itself."""
+    dimension's lanes are not 0, 1, 2, … but listed in an array; `flags`: where conditions lie as bits; `parts`: of a
+    dimension, the array of the stretches that parts of the lanes see; `asked`: rows that products have asked for;
+    `turned`: where packed rows come from, with the array of their offsets; `last`: whether this is the last turn of a
+    loop; `origins`: where the rows of a packed tile lie in its tensor; `coarse`: whether what is computed here is
+    rounded to two bytes; `alone`: whether this is one lane by itself."""
 
     lane: str
     lengths: dict[str, str]
@@ -41,6 +43,10 @@ class Scene:
     places: dict[str, str] = field(default_factory=dict[str, str])
     locals: dict[str, str] = field(default_factory=dict[str, str])
     flags: dict[str, str] = field(default_factory=dict[str, str])
+    parts: dict[str, str] = field(default_factory=dict[str, str])
+    asked: set[str] = field(default_factory=set[str])
+    turned: dict[str, tuple[str, str, Load]] = field(default_factory=dict[str, tuple[str, str, Load]])
+    last: str = ""
     origins: dict[str, str] = field(default_factory=dict[str, str])
     coarse: bool = False
     alone: bool = False
@@ -58,6 +64,10 @@ class Scene:
             dict(self.places),
             dict(self.locals),
             dict(self.flags),
+            dict(self.parts),
+            set(self.asked),
+            dict(self.turned),
+            self.last,
             dict(self.origins),
             self.coarse,
             self.alone,
@@ -103,9 +113,14 @@ class Scene:
         return text if own >= binds else f"({text})"
 
     def _typed(self, expr: Expr) -> str:
-        """A number whose C++ type is that of the expression, also where it is a constant."""
-        wide = isinstance(expr, Const) and expr.type == "i64"
-        return f"(int64_t){self.tight(expr)}" if wide else self.text(expr)
+        """A number whose C++ type is that of the expression, also where it is a constant or made of conditions."""
+        match expr:
+            case Const(_, "i64"):
+                return f"(int64_t){self.tight(expr)}"
+            case Op("and" | "or", _, "i1"):
+                return f"(bool){self.tight(expr)}"
+            case _:
+                return self.text(expr)
 
     def _with(self, expr: Expr) -> tuple[str, int]:
         match expr:

@@ -20,18 +20,20 @@ HANDS = {"one": "", "two": "_by_two", "max": "_and_max", "min": "_and_min", "sum
 class Shape:
     """A register tile: `across` vectors × `down` numbers, of `lanes` numbers a vector. `kind`: "float", "double", or
     "bfloat" for pairs of bfloat. `hands`: how sums of rows are handed on: one by one, for two rows at a time, or folded
-    over the rows by an operation with what is made of each."""
+    over the rows by an operation with what is made of each. `parted`: of each part of the lanes, as wide as the tile,
+    only the stretch of rows that it sees is multiplied; for others the sums stay 0."""
 
     kind: str
     across: int
     down: int
     lanes: int
     hands: Hands = "one"
+    parted: bool = False
 
     @property
     def name(self) -> str:
         """As functions for it are called."""
-        return f"{self.across}x{self.down}_{self.kind}{HANDS[self.hands]}"
+        return f"{self.across}x{self.down}_{self.kind}{HANDS[self.hands]}{'_seen' if self.parted else ''}"
 
     @property
     def vector(self) -> str:
@@ -68,6 +70,7 @@ def rows_text(shape: Shape) -> str:
     )
     head = f"{shape.packed}* packed, int64_t width, int64_t length, Row row, int64_t count, Done done"
     head += {"": "", ", class Last": ", Last last"}.get(more, ", Join join")
+    head += ", const stretch* seen" if shape.parted else ""
     with lines.block(f"INLINE void {rows_name(shape)}(const {head}) {{"):
         with lines.block(f"for (int64_t n = 0; n < count; n += {shape.down}) {{"):
             rows = ", ".join(f"{'' if i == 0 else '*'}row{i} = row(n + {i})" for i in range(shape.down))
@@ -75,7 +78,8 @@ def rows_text(shape: Shape) -> str:
             with lines.block(f"for (int64_t m = 0; m < width; m += {width}) {{"):
                 lines.add("settle();")
                 _sums(lines, shape)
-                with lines.block("for (int64_t x = 0; x < length; ++x) {"):
+                asked = f"if (meets(seen[m / {width}], n, n + {shape.down})) " if shape.parted else ""
+                with lines.block(f"{asked}for (int64_t x = 0; x < length; ++x) {{"):
                     _vectors(lines, shape)
                     for i in range(shape.down):
                         element = f"pair_at(row{i} + 2 * x)" if shape.kind == "bfloat" else f"row{i}[x]"
@@ -111,14 +115,18 @@ def _hand_on_by_two(lines: Lines, shape: Shape) -> None:
 
 
 def _hand_on_folded(lines: Lines, shape: Shape, op: str) -> None:
-    vectors = range(shape.across)
+    vectors, more = range(shape.across), list[str]()
     for i in range(shape.down):
         made = [f"done(n + {i}, m + {r * shape.lanes}, s{i}_{r})" for r in vectors]
         if i == 0:
             lines.add(f"{shape.vector} {', '.join(f'f{r} = {made[r]}' for r in vectors)};")
         else:
-            folded = " ".join(f"f{r} = {COMBINED[op].format(f'f{r}', made[r])};" for r in vectors)
-            lines.add(f"if (n + {i} < count) {{ {folded} }}")
+            more.append(" ".join(f"f{r} = {COMBINED[op].format(f'f{r}', made[r])};" for r in vectors))
+    with lines.block(f"if (n + {shape.down} <= count) {{"):
+        lines.add(*more)
+    with lines.block("} else {"):
+        lines.add(*(f"if (n + {i} < count) {{ {folded} }}" for i, folded in enumerate(more, 1)))
+    lines.add("}")
     lines.add(" ".join(f"join(m + {r * shape.lanes}, f{r});" for r in vectors))
 
 
@@ -130,11 +138,17 @@ def columns_text(shape: Shape) -> str:
         "// for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)",
         "template <class Row, class Done>",
     )
-    head = f"{shape.packed}* packed, int64_t width, int64_t count, Row row, int64_t first, Done done"
+    count = "const stretch* seen" if shape.parted else "int64_t count"
+    head = f"{shape.packed}* packed, int64_t width, {count}, Row row, int64_t first, Done done"
+    start, stop = "0", "count"
+    if shape.parted:
+        start, stop = f"seen[m / {width}].first", f"seen[m / {width}].stop"
+        if shape.kind == "bfloat":
+            start, stop = f"{start} / 2", f"({stop} + 1) / 2"
     with lines.block(f"INLINE void {columns_name(shape)}(const {head}) {{"):
         with lines.block(f"for (int64_t m = 0; m < width; m += {width}) {{"):
             _sums(lines, shape)
-            with lines.block("for (int64_t x = 0; x < count; ++x) {"):
+            with lines.block(f"for (int64_t x = {start}; x < {stop}; ++x) {{"):
                 lines.add("const auto* from = row(x) + first;")
                 _vectors(lines, shape)
                 for i in range(shape.down):

@@ -31,26 +31,44 @@ class Tiles:
         (over,) = (dim for dim in group.dims if dim != self.lane)
         count, array = scene.lengths[over], self.pairs_of(wanted, scene).array
         take = self.page.array(scene, wanted.name, "_of")
-        place = f"in_{over} / 2 * {self.sizes[self.lane]} + in_{self.lane}"
-        inner = scene.inside()
-        with self.lines.block(self.page.over(self.lane, scene)):
-            self.page.accumulators(group, inner)
+        lane, inner, lines = self.lane, scene.inside(), self.lines
+        two = self.page.takes_two(group, over)
+        with lines.block(self.page.over_two() if two else self.page.over(lane, scene)):
+            parameters, vectors = "", [(f"in_{lane}", "")]
+            if two:
+                parameters, low, high = self.page.accumulators_of_two(group, inner)
+                vectors = [(f"in_{lane}", low), (f"in_{lane} + LANES", high)]
+            else:
+                self.page.accumulators(group, inner)
             at_point = inner.inside()
             at_point.coarse = True
-            with self.lines.block(f"const auto {take} = [&](int64_t in_{over}) INLINED {{"):
+            head = f"const auto {take} = [&](int64_t in_{over}, int64_t in_{lane}{parameters}) INLINED {{"
+            with lines.block(head):
                 self.page.point(group, at_point)
-                self.lines.add(f"return {at_point.locals[wanted.name]};")
-            self.lines.add("};", f"int64_t in_{over} = 0;")
-            with self.lines.block(f"for (; in_{over} + 1 < {count}; in_{over} += 2) {{"):
-                self.lines.add(f"const floats low = {take}(in_{over}), high = {take}(in_{over} + 1);")
-                self.lines.add(f"store({array} + {place}, pair(low, high));")
-            self.lines.add("}")
-            last = f"store({array} + {place}, pair({take}(in_{over}), floats{{}}));"
+                lines.add(f"return {at_point.locals[wanted.name]};")
+            lines.add("};", f"int64_t in_{over} = 0;")
+            place = f"{array} + in_{over} / 2 * {self.sizes[lane]}"
+            with lines.block(f"for (; in_{over} + 1 < {count}; in_{over} += 2) {{"):
+                for number, (vector, folds) in enumerate(vectors):
+                    first, second = f"low_{number}", f"high_{number}"
+                    lines.add(
+                        f"const floats {first} = {take}(in_{over}, {vector}{folds});",
+                        f"const floats {second} = {take}(in_{over} + 1, {vector}{folds});",
+                        f"store({place} + {vector}, pair({first}, {second}));",
+                    )
+            lines.add("}")
             if not count.isdecimal() or int(count) % 2:
-                self.lines.add(f"if (in_{over} < {count}) {last}")
-            for fold in group.folds:
-                self.page.keep(fold, inner.name(fold.name), inner)
-        self.lines.add("}")
+                with lines.block(f"if (in_{over} < {count}) {{"):
+                    for vector, folds in vectors:
+                        last = f"pair({take}(in_{over}, {vector}{folds}), floats{{}})"
+                        lines.add(f"store({place} + {vector}, {last});")
+                lines.add("}")
+            if two:
+                self.page.keep_two(group, inner)
+            else:
+                for fold in group.folds:
+                    self.page.keep(fold, inner.name(fold.name), inner)
+        lines.add("}")
 
     def pack(self, statement: Assign, scene: Scene) -> None:
         load, offset = statement.value, self.layout.turned(statement)
@@ -58,6 +76,7 @@ class Tiles:
         array, tile = self.page.offsets(offset, statement.name, scene), scene.tiles[statement.name]
         (column,) = (dim for dim in load.shape if dim != self.lane)
         place = scene.address(load.pointer, load.base)
+        scene.turned[statement.name] = place, array, load
         if load.type == "fp32":
             scene.origins[statement.name] = f"{place} + {array}"
         self.lines.add(
@@ -76,6 +95,7 @@ class Tiles:
         if any(p.kind != "bfloat" for p in products if name in (p.packed, p.rows)):
             return False
         array, place = self.page.offsets(offset, name, scene), scene.address(load.pointer, load.base)
+        scene.turned[name] = place, array, load
         pairs = self.pairs_of(statement, scene).array
         self.lines.add(f"pack_pairs({pairs}, {self.sizes[self.lane]}, {place}, {array}, {length // 2});")
         return True
@@ -108,10 +128,12 @@ class Tiles:
         self.memory.used = mark
 
     def point_at_rows(self, statement: Assign, scene: Scene) -> None:
-        """A tile that is read where it lies: a pointer to each of its rows; copied where products need it otherwise."""
+        """A tile that is read where it lies: a pointer to each of its rows."""
+        if statement.name in scene.tiles and scene.tiles[statement.name].rows:
+            return
         assert isinstance(statement.value, Load)
         lines, found = self.lines, self.layout.direct_of(statement.value)
-        load, row, size = found.load, found.row, self.sizes[found.column]
+        load, row = found.load, found.row
         stored, array = CPP_STORED[load.type], self.page.array(scene, statement.name, "_rows")
         lines.add(f"const {stored}* {array}[{self.sizes[row] + self.layout.isa.most_down}];")
         inner = scene.inside()
@@ -127,24 +149,27 @@ class Tiles:
             lines.add(f"{array}[in_{row}] = {place};")
         lines.add("}")
         scene.tiles[statement.name] = Tile(array, load.type, load.shape, rows=True)
-        kinds = {p.kind for p in self.layout.products.values() if p.rows == statement.name}
-        over = {p.along for p in self.layout.products.values() if p.rows == statement.name}
-        count = scene.lengths[row]
-        if True in over:
+        if statement.name in {p.rows for p in self.layout.products.values()}:
             self.page.zeros = True
+            behind = f"{array}[{scene.lengths[row]} + i]"
             lines.add(
-                f"for (int i = 0; i < {self.layout.isa.most_down}; ++i) {array}[{count} + i] = (const {stored}*)zeros;"
+                f"for (int i = 0; i < {self.layout.isa.most_down}; ++i) {behind} = (const {stored}*)zeros;"
             )
-        if statement.name in self.layout.paired:
-            pairs = self.page.array(scene, statement.name, "_pairs")
-            place = self.memory.take((self.sizes[row] // 2 + 1) * size * 4)
-            self.page.zeros = True
-            lines.add(f"int32_t* const {pairs} = (int32_t*)(scratch + {place});")
+
+    def copy_rows(self, statement: Assign, scene: Scene) -> None:
+        """Such a tile in the forms in which products need it otherwise."""
+        assert isinstance(statement.value, Load)
+        lines, found = self.lines, self.layout.direct_of(statement.value)
+        load, row, size = found.load, found.row, self.sizes[found.column]
+        stored, array = CPP_STORED[load.type], scene.tiles[statement.name].array
+        kinds = {p.kind for p in self.layout.products.values() if p.rows == statement.name}
+        count = scene.lengths[row]
+        if statement.name in self.layout.paired and f"{statement.name} pairs" not in scene.tiles:
+            pairs = self._pairs_of_rows(statement.name, scene)
             with lines.block(f"for (int64_t in_{row} = 0; in_{row} < {count}; in_{row} += 2) {{"):
                 odd = f"in_{row} + 1 < {count} ? {array}[in_{row} + 1] : (const {stored}*)zeros"
                 lines.add(f"interleave({pairs} + in_{row} / 2 * {size}, {array}[in_{row}], {odd}, {size});")
             lines.add("}")
-            scene.tiles[f"{statement.name} pairs"] = Tile(pairs, "i32", load.shape)
         if (kinds & {"float", "dots"} and load.type in ("fp16", "bf16")) or "loops" in kinds:
             tile = self.page.array(scene, statement.name, "_tile")
             kind = CPP_NUMBERS[load.type]
@@ -156,6 +181,26 @@ class Tiles:
                 lines.add(f"copy({tile} + in_{row} * {size}, {array}[in_{row}], {size});")
             lines.add("}")
             scene.tiles[f"{statement.name} copy"] = Tile(tile, load.type, load.shape)
+
+    def pairs_on_the_way(self, name: str, scene: Scene) -> tuple[str, ...]:
+        """What puts rows in pairs while a product takes row n of others: beside its sums this costs next to nothing."""
+        tile = scene.tiles[name]
+        if name not in self.layout.paired or f"{name} pairs" in scene.tiles:
+            return ()
+        pairs, size = self._pairs_of_rows(name, scene), self.sizes[tile.shape[-1]]
+        rows = f"{tile.array}[n], {tile.array}[n + 1], {size}"
+        return (f"if (n % 2 == 0) interleave({pairs} + n / 2 * {size}, {rows});",)
+
+    def _pairs_of_rows(self, name: str, scene: Scene) -> str:
+        """Memory for the pairs of a tile whose rows are read where they lie, and of those that may be read behind."""
+        tile = scene.tiles[name]
+        pairs, size = self.page.array(scene, name, "_pairs"), self.sizes[tile.shape[-1]]
+        rows = self.sizes[tile.shape[0]] + self.layout.isa.most_down
+        place = self.memory.take((rows // 2 + 1) * size * 4)
+        self.page.zeros = True
+        self.lines.add(f"int32_t* const {pairs} = (int32_t*)(scratch + {place});")
+        scene.tiles[f"{name} pairs"] = Tile(pairs, "i32", tile.shape)
+        return pairs
 
     def pairs(self, statement: Assign, scene: Scene) -> None:
         """The packed operand of a product of bfloat: two numbers to a lane, one above the other in the sum."""

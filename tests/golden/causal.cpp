@@ -46,8 +46,13 @@ template <class T> INLINE T sign(T x) {
 typedef int64_t half_longs __attribute__((vector_size(sizeof(ints))));
 typedef double half_doubles __attribute__((vector_size(sizeof(ints))));
 template <class V> struct two_parts { V low, high; };
-INLINE two_parts<half_longs> halved(longs x) { two_parts<half_longs> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
-INLINE two_parts<half_doubles> halved(doubles x) { two_parts<half_doubles> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+template <class V, class From> INLINE two_parts<V> parts_of(From x) {
+  two_parts<V> r;
+  __builtin_memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE two_parts<half_longs> halved(longs x) { return parts_of<half_longs>(x); }
+INLINE two_parts<half_doubles> halved(doubles x) { return parts_of<half_doubles>(x); }
 INLINE ints joined(half_longs low, half_longs high) { return SHUFFLED((ints)low, (ints)high, ints, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }
 #define COMPARED(sign) template <class V> INLINE ints operator sign(two_parts<V> x, two_parts<V> y) {   return joined((half_longs)(x.low sign y.low), (half_longs)(x.high sign y.high)); }
 COMPARED(<) COMPARED(<=) COMPARED(>) COMPARED(>=) COMPARED(==) COMPARED(!=)
@@ -275,9 +280,33 @@ template <class T, class At, class V> INLINE void scatter(T* to, At at, V x, int
     if (where[lane]) narrow(x[lane], to[at[lane]]);
 }
 
+// columns from the first to before the last
+struct stretch { int64_t first, stop; };
+INLINE bool meets(stretch seen, int64_t first, int64_t stop) { return seen.first < stop && first < seen.stop; }
+
+// the columns that some lane of one part of the vectors sees, the first and the last of them and all between
+INLINE stretch seen_by_part(const flags* by, int64_t vectors, int64_t part, int64_t parts, int64_t count) {
+  const int64_t many = vectors / parts;
+  const auto sees = [&](int64_t column) INLINED {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < many; ++i) found |= by[column * vectors + part * many + i].bits;
+    return found != 0;
+  };
+  stretch seen = {0, count};
+  while (seen.first < seen.stop && !sees(seen.first)) ++seen.first;
+  while (seen.first < seen.stop && !sees(seen.stop - 1)) --seen.stop;
+  return seen;
+}
+
 // an array that stays in memory: what follows is not to be kept in registers beside the sums of a product
 INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
 INLINE void settle() { asm volatile("" : : : "memory"); }
+
+// asks for the memory of a row that will be read soon
+template <class T> INLINE void ahead(const T* from, int64_t step, int64_t length) {
+  for (int64_t place = 0; place < length * (int64_t)sizeof(T); place += 64)
+    __builtin_prefetch((const char*)from + step + place);
+}
 
 // the nearest whole number, ties to even
 INLINE float nearest(float x) { return __builtin_fabsf(x) < 0x1p22f ? x + 0x1.8p23f - 0x1.8p23f : x; }
@@ -370,12 +399,69 @@ INLINE void rows_4x6_float_and_max(const float* packed, int64_t width, int64_t l
         { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; s5_2 += b * v2; s5_3 += b * v3; }
       }
       floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 16, s0_1), f2 = done(n + 0, m + 32, s0_2), f3 = done(n + 0, m + 48, s0_3);
-      if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3)); }
-      if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); f2 = maximum(f2, done(n + 2, m + 32, s2_2)); f3 = maximum(f3, done(n + 2, m + 48, s2_3)); }
-      if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); f2 = maximum(f2, done(n + 3, m + 32, s3_2)); f3 = maximum(f3, done(n + 3, m + 48, s3_3)); }
-      if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1)); f2 = maximum(f2, done(n + 4, m + 32, s4_2)); f3 = maximum(f3, done(n + 4, m + 48, s4_3)); }
-      if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1)); f2 = maximum(f2, done(n + 5, m + 32, s5_2)); f3 = maximum(f3, done(n + 5, m + 48, s5_3)); }
+      if (n + 6 <= count) {
+        f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3));
+        f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); f2 = maximum(f2, done(n + 2, m + 32, s2_2)); f3 = maximum(f3, done(n + 2, m + 48, s2_3));
+        f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); f2 = maximum(f2, done(n + 3, m + 32, s3_2)); f3 = maximum(f3, done(n + 3, m + 48, s3_3));
+        f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1)); f2 = maximum(f2, done(n + 4, m + 32, s4_2)); f3 = maximum(f3, done(n + 4, m + 48, s4_3));
+        f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1)); f2 = maximum(f2, done(n + 5, m + 32, s5_2)); f3 = maximum(f3, done(n + 5, m + 48, s5_3));
+      } else {
+        if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3)); }
+        if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); f2 = maximum(f2, done(n + 2, m + 32, s2_2)); f3 = maximum(f3, done(n + 2, m + 48, s2_3)); }
+        if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); f2 = maximum(f2, done(n + 3, m + 32, s3_2)); f3 = maximum(f3, done(n + 3, m + 48, s3_3)); }
+        if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1)); f2 = maximum(f2, done(n + 4, m + 32, s4_2)); f3 = maximum(f3, done(n + 4, m + 48, s4_3)); }
+        if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1)); f2 = maximum(f2, done(n + 5, m + 32, s5_2)); f3 = maximum(f3, done(n + 5, m + 48, s5_3)); }
+      }
       join(m + 0, f0); join(m + 16, f1); join(m + 32, f2); join(m + 48, f3);
+    }
+  }
+}
+
+// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; join(m, fold over n of done(n, m, sums of lanes from m))
+template <class Row, class Done, class Join>
+INLINE void rows_2x8_float_and_max_seen(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join, const stretch* seen) {
+  for (int64_t n = 0; n < count; n += 8) {
+    const auto *row0 = row(n + 0), *row1 = row(n + 1), *row2 = row(n + 2), *row3 = row(n + 3), *row4 = row(n + 4), *row5 = row(n + 5), *row6 = row(n + 6), *row7 = row(n + 7);
+    for (int64_t m = 0; m < width; m += 32) {
+      settle();
+      floats s0_0{}, s0_1{};
+      floats s1_0{}, s1_1{};
+      floats s2_0{}, s2_1{};
+      floats s3_0{}, s3_1{};
+      floats s4_0{}, s4_1{};
+      floats s5_0{}, s5_1{};
+      floats s6_0{}, s6_1{};
+      floats s7_0{}, s7_1{};
+      if (meets(seen[m / 32], n, n + 8)) for (int64_t x = 0; x < length; ++x) {
+        const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 16);
+        { const float b = row0[x]; s0_0 += b * v0; s0_1 += b * v1; }
+        { const float b = row1[x]; s1_0 += b * v0; s1_1 += b * v1; }
+        { const float b = row2[x]; s2_0 += b * v0; s2_1 += b * v1; }
+        { const float b = row3[x]; s3_0 += b * v0; s3_1 += b * v1; }
+        { const float b = row4[x]; s4_0 += b * v0; s4_1 += b * v1; }
+        { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; }
+        { const float b = row6[x]; s6_0 += b * v0; s6_1 += b * v1; }
+        { const float b = row7[x]; s7_0 += b * v0; s7_1 += b * v1; }
+      }
+      floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 16, s0_1);
+      if (n + 8 <= count) {
+        f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1));
+        f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1));
+        f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1));
+        f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1));
+        f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1));
+        f0 = maximum(f0, done(n + 6, m + 0, s6_0)); f1 = maximum(f1, done(n + 6, m + 16, s6_1));
+        f0 = maximum(f0, done(n + 7, m + 0, s7_0)); f1 = maximum(f1, done(n + 7, m + 16, s7_1));
+      } else {
+        if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); }
+        if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); }
+        if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); }
+        if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1)); }
+        if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1)); }
+        if (n + 6 < count) { f0 = maximum(f0, done(n + 6, m + 0, s6_0)); f1 = maximum(f1, done(n + 6, m + 16, s6_1)); }
+        if (n + 7 < count) { f0 = maximum(f0, done(n + 7, m + 0, s7_0)); f1 = maximum(f1, done(n + 7, m + 16, s7_1)); }
+      }
+      join(m + 0, f0); join(m + 16, f1);
     }
   }
 }
@@ -429,6 +515,76 @@ INLINE void columns_4x4_float(const float* packed, int64_t width, int64_t count,
     done(first + 1, m + 0, s1_0); done(first + 1, m + 16, s1_1); done(first + 1, m + 32, s1_2); done(first + 1, m + 48, s1_3);
     done(first + 2, m + 0, s2_0); done(first + 2, m + 16, s2_1); done(first + 2, m + 32, s2_2); done(first + 2, m + 48, s2_3);
     done(first + 3, m + 0, s3_0); done(first + 3, m + 16, s3_1); done(first + 3, m + 32, s3_2); done(first + 3, m + 48, s3_3);
+  }
+}
+
+// for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
+template <class Row, class Done>
+INLINE void columns_2x12_float_seen(const float* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
+  for (int64_t m = 0; m < width; m += 32) {
+    floats s0_0{}, s0_1{};
+    floats s1_0{}, s1_1{};
+    floats s2_0{}, s2_1{};
+    floats s3_0{}, s3_1{};
+    floats s4_0{}, s4_1{};
+    floats s5_0{}, s5_1{};
+    floats s6_0{}, s6_1{};
+    floats s7_0{}, s7_1{};
+    floats s8_0{}, s8_1{};
+    floats s9_0{}, s9_1{};
+    floats s10_0{}, s10_1{};
+    floats s11_0{}, s11_1{};
+    for (int64_t x = seen[m / 32].first; x < seen[m / 32].stop; ++x) {
+      const auto* from = row(x) + first;
+      const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 16);
+      { const float b = from[0]; s0_0 += b * v0; s0_1 += b * v1; }
+      { const float b = from[1]; s1_0 += b * v0; s1_1 += b * v1; }
+      { const float b = from[2]; s2_0 += b * v0; s2_1 += b * v1; }
+      { const float b = from[3]; s3_0 += b * v0; s3_1 += b * v1; }
+      { const float b = from[4]; s4_0 += b * v0; s4_1 += b * v1; }
+      { const float b = from[5]; s5_0 += b * v0; s5_1 += b * v1; }
+      { const float b = from[6]; s6_0 += b * v0; s6_1 += b * v1; }
+      { const float b = from[7]; s7_0 += b * v0; s7_1 += b * v1; }
+      { const float b = from[8]; s8_0 += b * v0; s8_1 += b * v1; }
+      { const float b = from[9]; s9_0 += b * v0; s9_1 += b * v1; }
+      { const float b = from[10]; s10_0 += b * v0; s10_1 += b * v1; }
+      { const float b = from[11]; s11_0 += b * v0; s11_1 += b * v1; }
+    }
+    done(first + 0, m + 0, s0_0); done(first + 0, m + 16, s0_1);
+    done(first + 1, m + 0, s1_0); done(first + 1, m + 16, s1_1);
+    done(first + 2, m + 0, s2_0); done(first + 2, m + 16, s2_1);
+    done(first + 3, m + 0, s3_0); done(first + 3, m + 16, s3_1);
+    done(first + 4, m + 0, s4_0); done(first + 4, m + 16, s4_1);
+    done(first + 5, m + 0, s5_0); done(first + 5, m + 16, s5_1);
+    done(first + 6, m + 0, s6_0); done(first + 6, m + 16, s6_1);
+    done(first + 7, m + 0, s7_0); done(first + 7, m + 16, s7_1);
+    done(first + 8, m + 0, s8_0); done(first + 8, m + 16, s8_1);
+    done(first + 9, m + 0, s9_0); done(first + 9, m + 16, s9_1);
+    done(first + 10, m + 0, s10_0); done(first + 10, m + 16, s10_1);
+    done(first + 11, m + 0, s11_0); done(first + 11, m + 16, s11_1);
+  }
+}
+
+// for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
+template <class Row, class Done>
+INLINE void columns_2x4_float_seen(const float* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
+  for (int64_t m = 0; m < width; m += 32) {
+    floats s0_0{}, s0_1{};
+    floats s1_0{}, s1_1{};
+    floats s2_0{}, s2_1{};
+    floats s3_0{}, s3_1{};
+    for (int64_t x = seen[m / 32].first; x < seen[m / 32].stop; ++x) {
+      const auto* from = row(x) + first;
+      const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 16);
+      { const float b = from[0]; s0_0 += b * v0; s0_1 += b * v1; }
+      { const float b = from[1]; s1_0 += b * v0; s1_1 += b * v1; }
+      { const float b = from[2]; s2_0 += b * v0; s2_1 += b * v1; }
+      { const float b = from[3]; s3_0 += b * v0; s3_1 += b * v1; }
+    }
+    done(first + 0, m + 0, s0_0); done(first + 0, m + 16, s0_1);
+    done(first + 1, m + 0, s1_0); done(first + 1, m + 16, s1_1);
+    done(first + 2, m + 0, s2_0); done(first + 2, m + 16, s2_1);
+    done(first + 3, m + 0, s3_0); done(first + 3, m + 16, s3_1);
   }
 }
 
@@ -530,6 +686,12 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
         K_rows[in_N] = K + K_base + k * (int32_t)K_stride_2;
       }
       for (int i = 0; i < 24; ++i) K_rows[columns + i] = (const float*)zeros;
+      const float* V_rows[216];
+      for (int64_t in_N = 0; in_N < columns; ++in_N) {
+        const int32_t k = k_first + (int32_t)in_N;
+        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
+      }
+      for (int i = 0; i < 24; ++i) V_rows[columns + i] = (const float*)zeros;
       float* const s_tile = (float*)(scratch + 32768);
       alignas(64) float row_max_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) store(row_max_tile + in_M, spread(-infinity));
@@ -541,7 +703,13 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
         const floats row_max = s;
         return row_max;
       };
-      rows_4x6_float_and_max(Q_tile_2, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
+      const auto K_row = [&](int64_t n) INLINED {
+        ahead(K_rows[n + 12], 0, 64);
+        ahead(V_rows[n + 12], 0, 64);
+        if (t + 1 == full_tiles) ahead(Q + Q_base + Q_at[n % 64] + (int64_t)64 * (Q_at[1] - Q_at[0]), 0, 64);
+        return K_rows[n];
+      };
+      rows_4x6_float_and_max(Q_tile_2, 64, 64, K_row, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -555,23 +723,24 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
       }
       float* const p_tile = (float*)(scratch + 32768);
       alignas(64) float row_sum_tile[64];
-      for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
+      for (int64_t in_M = 0; in_M < 64; in_M += 2 * LANES) {
         floats row_sum = spread(0.0f);
-        for (int64_t in_N = 0; in_N < columns; ++in_N) {
+        floats row_sum_high = row_sum;
+        const auto at = [&](int64_t in_N, int64_t in_M, floats& row_sum) INLINED {
           const floats p = exp2(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           store(p_tile + in_N * 64 + in_M, p);
           row_sum = row_sum + p;
+        };
+        for (int64_t in_N = 0; in_N < columns; ++in_N) {
+          at(in_N, in_M, row_sum);
+          at(in_N, in_M + LANES, row_sum_high);
         }
         store(row_sum_tile + in_M, row_sum);
+        store(row_sum_tile + in_M + LANES, row_sum_high);
       }
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_tile + in_M);
         store(total_tile + in_M, total);
-      }
-      const float* V_rows[216];
-      for (int64_t in_N = 0; in_N < columns; ++in_N) {
-        const int32_t k = k_first + (int32_t)in_N;
-        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
       }
       const auto take_acc = [&](int64_t in_E, int64_t in_M, floats sum) INLINED {
         store(acc_tile + in_E * 64 + in_M, load(acc_tile + in_E * 64 + in_M) * load(decay_tile + in_M) + sum);
@@ -601,12 +770,20 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
           seen_count += found != 0;
         }
       }
+      stretch seen_parts[2];
+      for (int part = 0; part < 2; ++part) seen_parts[part] = seen_by_part(seen_by, 4, part, 2, seen_count);
       const float* K_rows[216];
       for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
         const int32_t k = k_first + (int32_t)seen[in_N];
         K_rows[in_N] = K + K_base + k * (int32_t)K_stride_2;
       }
       for (int i = 0; i < 24; ++i) K_rows[seen_count + i] = (const float*)zeros;
+      const float* V_rows[216];
+      for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+        const int32_t k = k_first + (int32_t)seen[in_N];
+        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
+      }
+      for (int i = 0; i < 24; ++i) V_rows[seen_count + i] = (const float*)zeros;
       float* const s_tile = (float*)(scratch + 32768);
       alignas(64) float row_max_2_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) store(row_max_2_tile + in_M, spread(-infinity));
@@ -618,7 +795,12 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
         const floats row_max_2 = s;
         return row_max_2;
       };
-      rows_4x6_float_and_max(Q_tile_2, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); });
+      const auto K_row = [&](int64_t n) INLINED {
+        ahead(K_rows[n + 12], 0, 64);
+        ahead(V_rows[n + 12], 0, 64);
+        return K_rows[n];
+      };
+      rows_2x8_float_and_max_seen(Q_tile_2, 64, 64, K_row, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); }, seen_parts);
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -632,29 +814,30 @@ extern "C" __attribute__((visibility("default"))) void causal_forward(const void
       }
       float* const p_tile = (float*)(scratch + 32768);
       alignas(64) float row_sum_2_tile[64];
-      for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
+      for (int64_t in_M = 0; in_M < 64; in_M += 2 * LANES) {
         floats row_sum_2 = spread(0.0f);
-        for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+        floats row_sum_2_high = row_sum_2;
+        const auto at = [&](int64_t in_N, int64_t in_M, floats& row_sum_2) INLINED {
           const floats p = exp2(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           store(p_tile + in_N * 64 + in_M, p);
           row_sum_2 = row_sum_2 + p;
+        };
+        for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+          at(in_N, in_M, row_sum_2);
+          at(in_N, in_M + LANES, row_sum_2_high);
         }
         store(row_sum_2_tile + in_M, row_sum_2);
+        store(row_sum_2_tile + in_M + LANES, row_sum_2_high);
       }
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_2_tile + in_M);
         store(total_tile + in_M, total);
       }
-      const float* V_rows[216];
-      for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
-        const int32_t k = k_first + (int32_t)seen[in_N];
-        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
-      }
       const auto take_acc = [&](int64_t in_E, int64_t in_M, floats sum) INLINED {
         store(acc_tile + in_E * 64 + in_M, load(acc_tile + in_E * 64 + in_M) * load(decay_tile + in_M) + sum);
       };
-      for (int64_t e = 0; e < 60; e += 6) columns_4x6_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_rows[n]; }, e, take_acc);
-      columns_4x4_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_rows[n]; }, 60, take_acc);
+      for (int64_t e = 0; e < 60; e += 12) columns_2x12_float_seen(p_tile, 64, seen_parts, [&](int64_t n) INLINED { return V_rows[n]; }, e, take_acc);
+      columns_2x4_float_seen(p_tile, 64, seen_parts, [&](int64_t n) INLINED { return V_rows[n]; }, 60, take_acc);
     }
 
     // divide by the sum and store; a row that saw nothing gives 0 and -inf

@@ -56,8 +56,13 @@ template <class T> INLINE T sign(T x) {
 typedef int64_t half_longs __attribute__((vector_size(sizeof(ints))));
 typedef double half_doubles __attribute__((vector_size(sizeof(ints))));
 template <class V> struct two_parts { V low, high; };
-INLINE two_parts<half_longs> halved(longs x) { two_parts<half_longs> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
-INLINE two_parts<half_doubles> halved(doubles x) { two_parts<half_doubles> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+template <class V, class From> INLINE two_parts<V> parts_of(From x) {
+  two_parts<V> r;
+  __builtin_memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE two_parts<half_longs> halved(longs x) { return parts_of<half_longs>(x); }
+INLINE two_parts<half_doubles> halved(doubles x) { return parts_of<half_doubles>(x); }
 INLINE ints joined(half_longs low, half_longs high) { return SHUFFLED((ints)low, (ints)high, ints, 0, 2, 4, 6, 8, 10, 12, 14); }
 #define COMPARED(sign) template <class V> INLINE ints operator sign(two_parts<V> x, two_parts<V> y) {   return joined((half_longs)(x.low sign y.low), (half_longs)(x.high sign y.high)); }
 COMPARED(<) COMPARED(<=) COMPARED(>) COMPARED(>=) COMPARED(==) COMPARED(!=)
@@ -251,6 +256,24 @@ template <class T, class At, class V> INLINE V gather(const T* from, At at, ints
   return choose(where, gather(from, choose(where, at, At{})), other);
 }
 
+// columns from the first to before the last
+struct stretch { int64_t first, stop; };
+INLINE bool meets(stretch seen, int64_t first, int64_t stop) { return seen.first < stop && first < seen.stop; }
+
+// the columns that some lane of one part of the vectors sees, the first and the last of them and all between
+INLINE stretch seen_by_part(const flags* by, int64_t vectors, int64_t part, int64_t parts, int64_t count) {
+  const int64_t many = vectors / parts;
+  const auto sees = [&](int64_t column) INLINED {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < many; ++i) found |= by[column * vectors + part * many + i].bits;
+    return found != 0;
+  };
+  stretch seen = {0, count};
+  while (seen.first < seen.stop && !sees(seen.first)) ++seen.first;
+  while (seen.first < seen.stop && !sees(seen.stop - 1)) --seen.stop;
+  return seen;
+}
+
 // an array that stays in memory: what follows is not to be kept in registers beside the sums of a product
 INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
 INLINE void settle() { asm volatile("" : : : "memory"); }
@@ -309,7 +332,7 @@ template <class T> INLINE T floor_modulo(T x, T y) {
 
 // for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; join(m, fold over n of done(n, m, sums of lanes from m))
 template <class Row, class Done, class Join>
-INLINE void rows_2x6_float_and_max(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join) {
+INLINE void rows_2x6_float_and_max_seen(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join, const stretch* seen) {
   for (int64_t n = 0; n < count; n += 6) {
     const auto *row0 = row(n + 0), *row1 = row(n + 1), *row2 = row(n + 2), *row3 = row(n + 3), *row4 = row(n + 4), *row5 = row(n + 5);
     for (int64_t m = 0; m < width; m += 16) {
@@ -320,7 +343,7 @@ INLINE void rows_2x6_float_and_max(const float* packed, int64_t width, int64_t l
       floats s3_0{}, s3_1{};
       floats s4_0{}, s4_1{};
       floats s5_0{}, s5_1{};
-      for (int64_t x = 0; x < length; ++x) {
+      if (meets(seen[m / 16], n, n + 6)) for (int64_t x = 0; x < length; ++x) {
         const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 8);
         { const float b = row0[x]; s0_0 += b * v0; s0_1 += b * v1; }
         { const float b = row1[x]; s1_0 += b * v0; s1_1 += b * v1; }
@@ -330,11 +353,19 @@ INLINE void rows_2x6_float_and_max(const float* packed, int64_t width, int64_t l
         { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; }
       }
       floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 8, s0_1);
-      if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 8, s1_1)); }
-      if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 8, s2_1)); }
-      if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 8, s3_1)); }
-      if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 8, s4_1)); }
-      if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 8, s5_1)); }
+      if (n + 6 <= count) {
+        f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 8, s1_1));
+        f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 8, s2_1));
+        f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 8, s3_1));
+        f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 8, s4_1));
+        f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 8, s5_1));
+      } else {
+        if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 8, s1_1)); }
+        if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 8, s2_1)); }
+        if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 8, s3_1)); }
+        if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 8, s4_1)); }
+        if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 8, s5_1)); }
+      }
       join(m + 0, f0); join(m + 8, f1);
     }
   }
@@ -342,7 +373,7 @@ INLINE void rows_2x6_float_and_max(const float* packed, int64_t width, int64_t l
 
 // for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
 template <class Row, class Done>
-INLINE void columns_2x6_float(const float* packed, int64_t width, int64_t count, Row row, int64_t first, Done done) {
+INLINE void columns_2x6_float_seen(const float* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
   for (int64_t m = 0; m < width; m += 16) {
     floats s0_0{}, s0_1{};
     floats s1_0{}, s1_1{};
@@ -350,7 +381,7 @@ INLINE void columns_2x6_float(const float* packed, int64_t width, int64_t count,
     floats s3_0{}, s3_1{};
     floats s4_0{}, s4_1{};
     floats s5_0{}, s5_1{};
-    for (int64_t x = 0; x < count; ++x) {
+    for (int64_t x = seen[m / 16].first; x < seen[m / 16].stop; ++x) {
       const auto* from = row(x) + first;
       const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 8);
       { const float b = from[0]; s0_0 += b * v0; s0_1 += b * v1; }
@@ -371,11 +402,11 @@ INLINE void columns_2x6_float(const float* packed, int64_t width, int64_t count,
 
 // for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
 template <class Row, class Done>
-INLINE void columns_2x2_float(const float* packed, int64_t width, int64_t count, Row row, int64_t first, Done done) {
+INLINE void columns_2x2_float_seen(const float* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
   for (int64_t m = 0; m < width; m += 16) {
     floats s0_0{}, s0_1{};
     floats s1_0{}, s1_1{};
-    for (int64_t x = 0; x < count; ++x) {
+    for (int64_t x = seen[m / 16].first; x < seen[m / 16].stop; ++x) {
       const auto* from = row(x) + first;
       const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 8);
       { const float b = from[0]; s0_0 += b * v0; s0_1 += b * v1; }
@@ -506,6 +537,8 @@ extern "C" __attribute__((visibility("default"))) void neighborhood_1d_forward(c
           seen_count += found != 0;
         }
       }
+      stretch seen_parts[4];
+      for (int part = 0; part < 4; ++part) seen_parts[part] = seen_by_part(seen_by, 8, part, 4, seen_count);
       float* const K_tile_2 = (float*)(scratch + 16384);
       for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
         for (int64_t in_D = 0; in_D < 32; ++in_D) {
@@ -514,7 +547,7 @@ extern "C" __attribute__((visibility("default"))) void neighborhood_1d_forward(c
           K_tile_2[in_N * 32 + in_D] = K_tile;
         }
       }
-      float* const s_tile = (float*)(scratch + 42496);
+      float* const s_tile = (float*)(scratch + 43520);
       alignas(64) float row_max_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) store(row_max_tile + in_M, spread(-infinity));
       in_memory(row_max_tile);
@@ -525,7 +558,7 @@ extern "C" __attribute__((visibility("default"))) void neighborhood_1d_forward(c
         const floats row_max = s;
         return row_max;
       };
-      rows_2x6_float_and_max(Q_tile_2, 64, 32, [&](int64_t n) INLINED { return K_tile_2 + n * 32; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
+      rows_2x6_float_and_max_seen(Q_tile_2, 64, 32, [&](int64_t n) INLINED { return K_tile_2 + n * 32; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); }, seen_parts);
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -537,22 +570,28 @@ extern "C" __attribute__((visibility("default"))) void neighborhood_1d_forward(c
         const floats m = m_new;
         store(m_tile + in_M, m);
       }
-      float* const p_tile = (float*)(scratch + 42496);
+      float* const p_tile = (float*)(scratch + 43520);
       alignas(64) float row_sum_tile[64];
-      for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
+      for (int64_t in_M = 0; in_M < 64; in_M += 2 * LANES) {
         floats row_sum = spread(0.0f);
-        for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+        floats row_sum_high = row_sum;
+        const auto at = [&](int64_t in_N, int64_t in_M, floats& row_sum) INLINED {
           const floats p = exp2(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           store(p_tile + in_N * 64 + in_M, p);
           row_sum = row_sum + p;
+        };
+        for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+          at(in_N, in_M, row_sum);
+          at(in_N, in_M + LANES, row_sum_high);
         }
         store(row_sum_tile + in_M, row_sum);
+        store(row_sum_tile + in_M + LANES, row_sum_high);
       }
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_tile + in_M);
         store(total_tile + in_M, total);
       }
-      float* const V_tile_2 = (float*)(scratch + 91648);
+      float* const V_tile_2 = (float*)(scratch + 92672);
       for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
         for (int64_t in_E = 0; in_E < 32; ++in_E) {
           const int32_t k = k_first + (int32_t)seen[in_N];
@@ -563,8 +602,8 @@ extern "C" __attribute__((visibility("default"))) void neighborhood_1d_forward(c
       const auto take_acc = [&](int64_t in_E, int64_t in_M, floats sum) INLINED {
         store(acc_tile + in_E * 64 + in_M, load(acc_tile + in_E * 64 + in_M) * load(decay_tile + in_M) + sum);
       };
-      for (int64_t e = 0; e < 30; e += 6) columns_2x6_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_tile_2 + n * 32; }, e, take_acc);
-      columns_2x2_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_tile_2 + n * 32; }, 30, take_acc);
+      for (int64_t e = 0; e < 30; e += 6) columns_2x6_float_seen(p_tile, 64, seen_parts, [&](int64_t n) INLINED { return V_tile_2 + n * 32; }, e, take_acc);
+      columns_2x2_float_seen(p_tile, 64, seen_parts, [&](int64_t n) INLINED { return V_tile_2 + n * 32; }, 30, take_acc);
     }
 
     // divide by the sum and store; a row that saw nothing gives 0 and -inf
@@ -589,4 +628,4 @@ extern "C" __attribute__((visibility("default"))) void neighborhood_1d_forward(c
   }
 }
 
-extern "C" __attribute__((visibility("default"))) int64_t neighborhood_1d_forward_scratch() { return 117760; }
+extern "C" __attribute__((visibility("default"))) int64_t neighborhood_1d_forward_scratch() { return 119808; }

@@ -47,8 +47,13 @@ template <class T> INLINE T sign(T x) {
 typedef int64_t half_longs __attribute__((vector_size(sizeof(ints))));
 typedef double half_doubles __attribute__((vector_size(sizeof(ints))));
 template <class V> struct two_parts { V low, high; };
-INLINE two_parts<half_longs> halved(longs x) { two_parts<half_longs> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
-INLINE two_parts<half_doubles> halved(doubles x) { two_parts<half_doubles> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+template <class V, class From> INLINE two_parts<V> parts_of(From x) {
+  two_parts<V> r;
+  __builtin_memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE two_parts<half_longs> halved(longs x) { return parts_of<half_longs>(x); }
+INLINE two_parts<half_doubles> halved(doubles x) { return parts_of<half_doubles>(x); }
 INLINE ints joined(half_longs low, half_longs high) { return SHUFFLED((ints)low, (ints)high, ints, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }
 #define COMPARED(sign) template <class V> INLINE ints operator sign(two_parts<V> x, two_parts<V> y) {   return joined((half_longs)(x.low sign y.low), (half_longs)(x.high sign y.high)); }
 COMPARED(<) COMPARED(<=) COMPARED(>) COMPARED(>=) COMPARED(==) COMPARED(!=)
@@ -301,12 +306,36 @@ INLINE ints narrowed(floats low, floats high) {
 // two vectors rounded to bfloat, the first in the lower halves of the lanes
 INLINE ints pair(floats low, floats high) { return paired(narrowed(low, high)); }
 
+// columns from the first to before the last
+struct stretch { int64_t first, stop; };
+INLINE bool meets(stretch seen, int64_t first, int64_t stop) { return seen.first < stop && first < seen.stop; }
+
+// the columns that some lane of one part of the vectors sees, the first and the last of them and all between
+INLINE stretch seen_by_part(const flags* by, int64_t vectors, int64_t part, int64_t parts, int64_t count) {
+  const int64_t many = vectors / parts;
+  const auto sees = [&](int64_t column) INLINED {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < many; ++i) found |= by[column * vectors + part * many + i].bits;
+    return found != 0;
+  };
+  stretch seen = {0, count};
+  while (seen.first < seen.stop && !sees(seen.first)) ++seen.first;
+  while (seen.first < seen.stop && !sees(seen.stop - 1)) --seen.stop;
+  return seen;
+}
+
 // an array that stays in memory: what follows is not to be kept in registers beside the sums of a product
 INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
 INLINE void settle() { asm volatile("" : : : "memory"); }
 
 // holds a vector in its register, where it would be loaded again for each use
 INLINE void keep(ints& x) { asm("" : "+v"(x)); }
+
+// asks for the memory of a row that will be read soon
+template <class T> INLINE void ahead(const T* from, int64_t step, int64_t length) {
+  for (int64_t place = 0; place < length * (int64_t)sizeof(T); place += 64)
+    __builtin_prefetch((const char*)from + step + place);
+}
 
 // sum + x · y of the pairs of each lane
 INLINE floats dot2(floats sum, ints x, ints y) {
@@ -373,10 +402,66 @@ INLINE void rows_4x4_bfloat_and_max(const int32_t* packed, int64_t width, int64_
         { const ints b = spread(pair_at(row3 + 2 * x)); s3_0 = dot2(s3_0, v0, b); s3_1 = dot2(s3_1, v1, b); s3_2 = dot2(s3_2, v2, b); s3_3 = dot2(s3_3, v3, b); }
       }
       floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 16, s0_1), f2 = done(n + 0, m + 32, s0_2), f3 = done(n + 0, m + 48, s0_3);
-      if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3)); }
-      if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); f2 = maximum(f2, done(n + 2, m + 32, s2_2)); f3 = maximum(f3, done(n + 2, m + 48, s2_3)); }
-      if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); f2 = maximum(f2, done(n + 3, m + 32, s3_2)); f3 = maximum(f3, done(n + 3, m + 48, s3_3)); }
+      if (n + 4 <= count) {
+        f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3));
+        f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); f2 = maximum(f2, done(n + 2, m + 32, s2_2)); f3 = maximum(f3, done(n + 2, m + 48, s2_3));
+        f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); f2 = maximum(f2, done(n + 3, m + 32, s3_2)); f3 = maximum(f3, done(n + 3, m + 48, s3_3));
+      } else {
+        if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3)); }
+        if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); f2 = maximum(f2, done(n + 2, m + 32, s2_2)); f3 = maximum(f3, done(n + 2, m + 48, s2_3)); }
+        if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); f2 = maximum(f2, done(n + 3, m + 32, s3_2)); f3 = maximum(f3, done(n + 3, m + 48, s3_3)); }
+      }
       join(m + 0, f0); join(m + 16, f1); join(m + 32, f2); join(m + 48, f3);
+    }
+  }
+}
+
+// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; join(m, fold over n of done(n, m, sums of lanes from m))
+template <class Row, class Done, class Join>
+INLINE void rows_2x8_bfloat_and_max_seen(const int32_t* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join, const stretch* seen) {
+  for (int64_t n = 0; n < count; n += 8) {
+    const auto *row0 = row(n + 0), *row1 = row(n + 1), *row2 = row(n + 2), *row3 = row(n + 3), *row4 = row(n + 4), *row5 = row(n + 5), *row6 = row(n + 6), *row7 = row(n + 7);
+    for (int64_t m = 0; m < width; m += 32) {
+      settle();
+      floats s0_0{}, s0_1{};
+      floats s1_0{}, s1_1{};
+      floats s2_0{}, s2_1{};
+      floats s3_0{}, s3_1{};
+      floats s4_0{}, s4_1{};
+      floats s5_0{}, s5_1{};
+      floats s6_0{}, s6_1{};
+      floats s7_0{}, s7_1{};
+      if (meets(seen[m / 32], n, n + 8)) for (int64_t x = 0; x < length; ++x) {
+        ints v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 16);
+        keep(v0); keep(v1);
+        { const ints b = spread(pair_at(row0 + 2 * x)); s0_0 = dot2(s0_0, v0, b); s0_1 = dot2(s0_1, v1, b); }
+        { const ints b = spread(pair_at(row1 + 2 * x)); s1_0 = dot2(s1_0, v0, b); s1_1 = dot2(s1_1, v1, b); }
+        { const ints b = spread(pair_at(row2 + 2 * x)); s2_0 = dot2(s2_0, v0, b); s2_1 = dot2(s2_1, v1, b); }
+        { const ints b = spread(pair_at(row3 + 2 * x)); s3_0 = dot2(s3_0, v0, b); s3_1 = dot2(s3_1, v1, b); }
+        { const ints b = spread(pair_at(row4 + 2 * x)); s4_0 = dot2(s4_0, v0, b); s4_1 = dot2(s4_1, v1, b); }
+        { const ints b = spread(pair_at(row5 + 2 * x)); s5_0 = dot2(s5_0, v0, b); s5_1 = dot2(s5_1, v1, b); }
+        { const ints b = spread(pair_at(row6 + 2 * x)); s6_0 = dot2(s6_0, v0, b); s6_1 = dot2(s6_1, v1, b); }
+        { const ints b = spread(pair_at(row7 + 2 * x)); s7_0 = dot2(s7_0, v0, b); s7_1 = dot2(s7_1, v1, b); }
+      }
+      floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 16, s0_1);
+      if (n + 8 <= count) {
+        f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1));
+        f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1));
+        f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1));
+        f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1));
+        f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1));
+        f0 = maximum(f0, done(n + 6, m + 0, s6_0)); f1 = maximum(f1, done(n + 6, m + 16, s6_1));
+        f0 = maximum(f0, done(n + 7, m + 0, s7_0)); f1 = maximum(f1, done(n + 7, m + 16, s7_1));
+      } else {
+        if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); }
+        if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 16, s2_1)); }
+        if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 16, s3_1)); }
+        if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 16, s4_1)); }
+        if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 16, s5_1)); }
+        if (n + 6 < count) { f0 = maximum(f0, done(n + 6, m + 0, s6_0)); f1 = maximum(f1, done(n + 6, m + 16, s6_1)); }
+        if (n + 7 < count) { f0 = maximum(f0, done(n + 7, m + 0, s7_0)); f1 = maximum(f1, done(n + 7, m + 16, s7_1)); }
+      }
+      join(m + 0, f0); join(m + 16, f1);
     }
   }
 }
@@ -426,6 +511,90 @@ INLINE void columns_4x2_bfloat(const int32_t* packed, int64_t width, int64_t cou
     }
     done(first + 0, m + 0, s0_0); done(first + 0, m + 16, s0_1); done(first + 0, m + 32, s0_2); done(first + 0, m + 48, s0_3);
     done(first + 1, m + 0, s1_0); done(first + 1, m + 16, s1_1); done(first + 1, m + 32, s1_2); done(first + 1, m + 48, s1_3);
+  }
+}
+
+// for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
+template <class Row, class Done>
+INLINE void columns_2x12_bfloat_seen(const int32_t* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
+  for (int64_t m = 0; m < width; m += 32) {
+    floats s0_0{}, s0_1{};
+    floats s1_0{}, s1_1{};
+    floats s2_0{}, s2_1{};
+    floats s3_0{}, s3_1{};
+    floats s4_0{}, s4_1{};
+    floats s5_0{}, s5_1{};
+    floats s6_0{}, s6_1{};
+    floats s7_0{}, s7_1{};
+    floats s8_0{}, s8_1{};
+    floats s9_0{}, s9_1{};
+    floats s10_0{}, s10_1{};
+    floats s11_0{}, s11_1{};
+    for (int64_t x = seen[m / 32].first / 2; x < (seen[m / 32].stop + 1) / 2; ++x) {
+      const auto* from = row(x) + first;
+      ints v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 16);
+      keep(v0); keep(v1);
+      { const ints b = spread(from[0]); s0_0 = dot2(s0_0, v0, b); s0_1 = dot2(s0_1, v1, b); }
+      { const ints b = spread(from[1]); s1_0 = dot2(s1_0, v0, b); s1_1 = dot2(s1_1, v1, b); }
+      { const ints b = spread(from[2]); s2_0 = dot2(s2_0, v0, b); s2_1 = dot2(s2_1, v1, b); }
+      { const ints b = spread(from[3]); s3_0 = dot2(s3_0, v0, b); s3_1 = dot2(s3_1, v1, b); }
+      { const ints b = spread(from[4]); s4_0 = dot2(s4_0, v0, b); s4_1 = dot2(s4_1, v1, b); }
+      { const ints b = spread(from[5]); s5_0 = dot2(s5_0, v0, b); s5_1 = dot2(s5_1, v1, b); }
+      { const ints b = spread(from[6]); s6_0 = dot2(s6_0, v0, b); s6_1 = dot2(s6_1, v1, b); }
+      { const ints b = spread(from[7]); s7_0 = dot2(s7_0, v0, b); s7_1 = dot2(s7_1, v1, b); }
+      { const ints b = spread(from[8]); s8_0 = dot2(s8_0, v0, b); s8_1 = dot2(s8_1, v1, b); }
+      { const ints b = spread(from[9]); s9_0 = dot2(s9_0, v0, b); s9_1 = dot2(s9_1, v1, b); }
+      { const ints b = spread(from[10]); s10_0 = dot2(s10_0, v0, b); s10_1 = dot2(s10_1, v1, b); }
+      { const ints b = spread(from[11]); s11_0 = dot2(s11_0, v0, b); s11_1 = dot2(s11_1, v1, b); }
+    }
+    done(first + 0, m + 0, s0_0); done(first + 0, m + 16, s0_1);
+    done(first + 1, m + 0, s1_0); done(first + 1, m + 16, s1_1);
+    done(first + 2, m + 0, s2_0); done(first + 2, m + 16, s2_1);
+    done(first + 3, m + 0, s3_0); done(first + 3, m + 16, s3_1);
+    done(first + 4, m + 0, s4_0); done(first + 4, m + 16, s4_1);
+    done(first + 5, m + 0, s5_0); done(first + 5, m + 16, s5_1);
+    done(first + 6, m + 0, s6_0); done(first + 6, m + 16, s6_1);
+    done(first + 7, m + 0, s7_0); done(first + 7, m + 16, s7_1);
+    done(first + 8, m + 0, s8_0); done(first + 8, m + 16, s8_1);
+    done(first + 9, m + 0, s9_0); done(first + 9, m + 16, s9_1);
+    done(first + 10, m + 0, s10_0); done(first + 10, m + 16, s10_1);
+    done(first + 11, m + 0, s11_0); done(first + 11, m + 16, s11_1);
+  }
+}
+
+// for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
+template <class Row, class Done>
+INLINE void columns_2x8_bfloat_seen(const int32_t* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
+  for (int64_t m = 0; m < width; m += 32) {
+    floats s0_0{}, s0_1{};
+    floats s1_0{}, s1_1{};
+    floats s2_0{}, s2_1{};
+    floats s3_0{}, s3_1{};
+    floats s4_0{}, s4_1{};
+    floats s5_0{}, s5_1{};
+    floats s6_0{}, s6_1{};
+    floats s7_0{}, s7_1{};
+    for (int64_t x = seen[m / 32].first / 2; x < (seen[m / 32].stop + 1) / 2; ++x) {
+      const auto* from = row(x) + first;
+      ints v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 16);
+      keep(v0); keep(v1);
+      { const ints b = spread(from[0]); s0_0 = dot2(s0_0, v0, b); s0_1 = dot2(s0_1, v1, b); }
+      { const ints b = spread(from[1]); s1_0 = dot2(s1_0, v0, b); s1_1 = dot2(s1_1, v1, b); }
+      { const ints b = spread(from[2]); s2_0 = dot2(s2_0, v0, b); s2_1 = dot2(s2_1, v1, b); }
+      { const ints b = spread(from[3]); s3_0 = dot2(s3_0, v0, b); s3_1 = dot2(s3_1, v1, b); }
+      { const ints b = spread(from[4]); s4_0 = dot2(s4_0, v0, b); s4_1 = dot2(s4_1, v1, b); }
+      { const ints b = spread(from[5]); s5_0 = dot2(s5_0, v0, b); s5_1 = dot2(s5_1, v1, b); }
+      { const ints b = spread(from[6]); s6_0 = dot2(s6_0, v0, b); s6_1 = dot2(s6_1, v1, b); }
+      { const ints b = spread(from[7]); s7_0 = dot2(s7_0, v0, b); s7_1 = dot2(s7_1, v1, b); }
+    }
+    done(first + 0, m + 0, s0_0); done(first + 0, m + 16, s0_1);
+    done(first + 1, m + 0, s1_0); done(first + 1, m + 16, s1_1);
+    done(first + 2, m + 0, s2_0); done(first + 2, m + 16, s2_1);
+    done(first + 3, m + 0, s3_0); done(first + 3, m + 16, s3_1);
+    done(first + 4, m + 0, s4_0); done(first + 4, m + 16, s4_1);
+    done(first + 5, m + 0, s5_0); done(first + 5, m + 16, s5_1);
+    done(first + 6, m + 0, s6_0); done(first + 6, m + 16, s6_1);
+    done(first + 7, m + 0, s7_0); done(first + 7, m + 16, s7_1);
   }
 }
 
@@ -526,6 +695,12 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
         K_rows[in_N] = K + K_base + k * (int32_t)K_stride_2;
       }
       for (int i = 0; i < 24; ++i) K_rows[columns + i] = (const bfloat*)zeros;
+      const bfloat* V_rows[216];
+      for (int64_t in_N = 0; in_N < columns; ++in_N) {
+        const int32_t k = k_first + (int32_t)in_N;
+        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
+      }
+      for (int i = 0; i < 24; ++i) V_rows[columns + i] = (const bfloat*)zeros;
       float* const s_tile = (float*)(scratch + 49408);
       alignas(64) float row_max_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) store(row_max_tile + in_M, spread(-infinity));
@@ -537,7 +712,15 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
         const floats row_max = s;
         return row_max;
       };
-      rows_4x4_bfloat_and_max(Q_pairs, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
+      int32_t* const V_pairs = (int32_t*)(scratch + 98560);
+      const auto K_row = [&](int64_t n) INLINED {
+        ahead(K_rows[n + 12], 0, 128);
+        ahead(V_rows[n + 12], 0, 128);
+        if (n % 2 == 0) interleave(V_pairs + n / 2 * 128, V_rows[n], V_rows[n + 1], 128);
+        if (t + 1 == full_tiles) ahead(Q + Q_base + Q_at[n % 64] + (int64_t)64 * (Q_at[1] - Q_at[0]), 0, 128);
+        return K_rows[n];
+      };
+      rows_4x4_bfloat_and_max(Q_pairs, 64, 64, K_row, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -550,34 +733,34 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
         store(m_tile + in_M, m);
       }
       alignas(64) float row_sum_tile[64];
-      int32_t* const p_pairs = (int32_t*)(scratch + 98560);
-      for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
+      int32_t* const p_pairs = (int32_t*)(scratch + 154368);
+      for (int64_t in_M = 0; in_M < 64; in_M += 2 * LANES) {
         floats row_sum = spread(0.0f);
-        const auto p_of = [&](int64_t in_N) INLINED {
+        floats row_sum_high = row_sum;
+        const auto p_of = [&](int64_t in_N, int64_t in_M, floats& row_sum) INLINED {
           const floats p = exp2_coarse(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           row_sum = row_sum + p;
           return p;
         };
         int64_t in_N = 0;
         for (; in_N + 1 < columns; in_N += 2) {
-          const floats low = p_of(in_N), high = p_of(in_N + 1);
-          store(p_pairs + in_N / 2 * 64 + in_M, pair(low, high));
+          const floats low_0 = p_of(in_N, in_M, row_sum);
+          const floats high_0 = p_of(in_N + 1, in_M, row_sum);
+          store(p_pairs + in_N / 2 * 64 + in_M, pair(low_0, high_0));
+          const floats low_1 = p_of(in_N, in_M + LANES, row_sum_high);
+          const floats high_1 = p_of(in_N + 1, in_M + LANES, row_sum_high);
+          store(p_pairs + in_N / 2 * 64 + in_M + LANES, pair(low_1, high_1));
         }
-        if (in_N < columns) store(p_pairs + in_N / 2 * 64 + in_M, pair(p_of(in_N), floats{}));
+        if (in_N < columns) {
+          store(p_pairs + in_N / 2 * 64 + in_M, pair(p_of(in_N, in_M, row_sum), floats{}));
+          store(p_pairs + in_N / 2 * 64 + in_M + LANES, pair(p_of(in_N, in_M + LANES, row_sum_high), floats{}));
+        }
         store(row_sum_tile + in_M, row_sum);
+        store(row_sum_tile + in_M + LANES, row_sum_high);
       }
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_tile + in_M);
         store(total_tile + in_M, total);
-      }
-      const bfloat* V_rows[216];
-      for (int64_t in_N = 0; in_N < columns; ++in_N) {
-        const int32_t k = k_first + (int32_t)in_N;
-        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
-      }
-      int32_t* const V_pairs = (int32_t*)(scratch + 123392);
-      for (int64_t in_N = 0; in_N < columns; in_N += 2) {
-        interleave(V_pairs + in_N / 2 * 128, V_rows[in_N], in_N + 1 < columns ? V_rows[in_N + 1] : (const bfloat*)zeros, 128);
       }
       const auto take_acc = [&](int64_t in_E, int64_t in_M, floats sum) INLINED {
         store(acc_tile + in_E * 64 + in_M, load(acc_tile + in_E * 64 + in_M) * load(decay_tile + in_M) + sum);
@@ -609,6 +792,8 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
           seen_count += found != 0;
         }
       }
+      stretch seen_parts[2];
+      for (int part = 0; part < 2; ++part) seen_parts[part] = seen_by_part(seen_by, 4, part, 2, seen_count);
       const bfloat* K_rows[216];
       for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
         const int32_t place_2 = place + (int32_t)seen[in_N];
@@ -616,6 +801,13 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
         K_rows[in_N] = K + K_base + k * (int32_t)K_stride_2;
       }
       for (int i = 0; i < 24; ++i) K_rows[seen_count + i] = (const bfloat*)zeros;
+      const bfloat* V_rows[216];
+      for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+        const int32_t place_2 = place + (int32_t)seen[in_N];
+        const int32_t k = choose(place_2 < partial_end, first_ + place_2, full_stop - partial_end + place_2);
+        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
+      }
+      for (int i = 0; i < 24; ++i) V_rows[seen_count + i] = (const bfloat*)zeros;
       float* const s_tile = (float*)(scratch + 49408);
       alignas(64) float row_max_2_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) store(row_max_2_tile + in_M, spread(-infinity));
@@ -627,7 +819,14 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
         const floats row_max_2 = s;
         return row_max_2;
       };
-      rows_4x4_bfloat_and_max(Q_pairs, 64, 64, [&](int64_t n) INLINED { return K_rows[n]; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); });
+      int32_t* const V_pairs = (int32_t*)(scratch + 98560);
+      const auto K_row = [&](int64_t n) INLINED {
+        ahead(K_rows[n + 12], 0, 128);
+        ahead(V_rows[n + 12], 0, 128);
+        if (n % 2 == 0) interleave(V_pairs + n / 2 * 128, V_rows[n], V_rows[n + 1], 128);
+        return K_rows[n];
+      };
+      rows_2x8_bfloat_and_max_seen(Q_pairs, 64, 64, K_row, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); }, seen_parts);
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -640,41 +839,40 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
         store(m_tile + in_M, m);
       }
       alignas(64) float row_sum_2_tile[64];
-      int32_t* const p_pairs = (int32_t*)(scratch + 98560);
-      for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
+      int32_t* const p_pairs = (int32_t*)(scratch + 154368);
+      for (int64_t in_M = 0; in_M < 64; in_M += 2 * LANES) {
         floats row_sum_2 = spread(0.0f);
-        const auto p_of = [&](int64_t in_N) INLINED {
+        floats row_sum_2_high = row_sum_2;
+        const auto p_of = [&](int64_t in_N, int64_t in_M, floats& row_sum_2) INLINED {
           const floats p = exp2_coarse(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           row_sum_2 = row_sum_2 + p;
           return p;
         };
         int64_t in_N = 0;
         for (; in_N + 1 < seen_count; in_N += 2) {
-          const floats low = p_of(in_N), high = p_of(in_N + 1);
-          store(p_pairs + in_N / 2 * 64 + in_M, pair(low, high));
+          const floats low_0 = p_of(in_N, in_M, row_sum_2);
+          const floats high_0 = p_of(in_N + 1, in_M, row_sum_2);
+          store(p_pairs + in_N / 2 * 64 + in_M, pair(low_0, high_0));
+          const floats low_1 = p_of(in_N, in_M + LANES, row_sum_2_high);
+          const floats high_1 = p_of(in_N + 1, in_M + LANES, row_sum_2_high);
+          store(p_pairs + in_N / 2 * 64 + in_M + LANES, pair(low_1, high_1));
         }
-        if (in_N < seen_count) store(p_pairs + in_N / 2 * 64 + in_M, pair(p_of(in_N), floats{}));
+        if (in_N < seen_count) {
+          store(p_pairs + in_N / 2 * 64 + in_M, pair(p_of(in_N, in_M, row_sum_2), floats{}));
+          store(p_pairs + in_N / 2 * 64 + in_M + LANES, pair(p_of(in_N, in_M + LANES, row_sum_2_high), floats{}));
+        }
         store(row_sum_2_tile + in_M, row_sum_2);
+        store(row_sum_2_tile + in_M + LANES, row_sum_2_high);
       }
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_2_tile + in_M);
         store(total_tile + in_M, total);
       }
-      const bfloat* V_rows[216];
-      for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
-        const int32_t place_2 = place + (int32_t)seen[in_N];
-        const int32_t k = choose(place_2 < partial_end, first_ + place_2, full_stop - partial_end + place_2);
-        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
-      }
-      int32_t* const V_pairs = (int32_t*)(scratch + 123392);
-      for (int64_t in_N = 0; in_N < seen_count; in_N += 2) {
-        interleave(V_pairs + in_N / 2 * 128, V_rows[in_N], in_N + 1 < seen_count ? V_rows[in_N + 1] : (const bfloat*)zeros, 128);
-      }
       const auto take_acc = [&](int64_t in_E, int64_t in_M, floats sum) INLINED {
         store(acc_tile + in_E * 64 + in_M, load(acc_tile + in_E * 64 + in_M) * load(decay_tile + in_M) + sum);
       };
-      for (int64_t e = 0; e < 126; e += 6) columns_4x6_bfloat(p_pairs, 64, (seen_count + 1) / 2, [&](int64_t n) INLINED { return V_pairs + n * 128; }, e, take_acc);
-      columns_4x2_bfloat(p_pairs, 64, (seen_count + 1) / 2, [&](int64_t n) INLINED { return V_pairs + n * 128; }, 126, take_acc);
+      for (int64_t e = 0; e < 120; e += 12) columns_2x12_bfloat_seen(p_pairs, 64, seen_parts, [&](int64_t n) INLINED { return V_pairs + n * 128; }, e, take_acc);
+      columns_2x8_bfloat_seen(p_pairs, 64, seen_parts, [&](int64_t n) INLINED { return V_pairs + n * 128; }, 120, take_acc);
     }
 
     // divide by the sum and store; a row that saw nothing gives 0 and -inf
@@ -699,4 +897,4 @@ extern "C" __attribute__((visibility("default"))) void sliding_window_forward(co
   }
 }
 
-extern "C" __attribute__((visibility("default"))) int64_t sliding_window_forward_scratch() { return 173056; }
+extern "C" __attribute__((visibility("default"))) int64_t sliding_window_forward_scratch() { return 179200; }

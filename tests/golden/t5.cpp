@@ -54,8 +54,13 @@ template <class T> INLINE T sign(T x) {
 typedef int64_t half_longs __attribute__((vector_size(sizeof(ints))));
 typedef double half_doubles __attribute__((vector_size(sizeof(ints))));
 template <class V> struct two_parts { V low, high; };
-INLINE two_parts<half_longs> halved(longs x) { two_parts<half_longs> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
-INLINE two_parts<half_doubles> halved(doubles x) { two_parts<half_doubles> r; __builtin_memcpy(&r, &x, sizeof x); return r; }
+template <class V, class From> INLINE two_parts<V> parts_of(From x) {
+  two_parts<V> r;
+  __builtin_memcpy(&r, &x, sizeof r);
+  return r;
+}
+INLINE two_parts<half_longs> halved(longs x) { return parts_of<half_longs>(x); }
+INLINE two_parts<half_doubles> halved(doubles x) { return parts_of<half_doubles>(x); }
 INLINE ints joined(half_longs low, half_longs high) { return SHUFFLED((ints)low, (ints)high, ints, 0, 2, 4, 6); }
 #define COMPARED(sign) template <class V> INLINE ints operator sign(two_parts<V> x, two_parts<V> y) {   return joined((half_longs)(x.low sign y.low), (half_longs)(x.high sign y.high)); }
 COMPARED(<) COMPARED(<=) COMPARED(>) COMPARED(>=) COMPARED(==) COMPARED(!=)
@@ -257,9 +262,33 @@ template <class T, class At, class V> INLINE V gather(const T* from, At at, ints
   return choose(where, gather(from, choose(where, at, At{})), other);
 }
 
+// columns from the first to before the last
+struct stretch { int64_t first, stop; };
+INLINE bool meets(stretch seen, int64_t first, int64_t stop) { return seen.first < stop && first < seen.stop; }
+
+// the columns that some lane of one part of the vectors sees, the first and the last of them and all between
+INLINE stretch seen_by_part(const flags* by, int64_t vectors, int64_t part, int64_t parts, int64_t count) {
+  const int64_t many = vectors / parts;
+  const auto sees = [&](int64_t column) INLINED {
+    uint16_t found = 0;
+    for (int64_t i = 0; i < many; ++i) found |= by[column * vectors + part * many + i].bits;
+    return found != 0;
+  };
+  stretch seen = {0, count};
+  while (seen.first < seen.stop && !sees(seen.first)) ++seen.first;
+  while (seen.first < seen.stop && !sees(seen.stop - 1)) --seen.stop;
+  return seen;
+}
+
 // an array that stays in memory: what follows is not to be kept in registers beside the sums of a product
 INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
 INLINE void settle() { asm volatile("" : : : "memory"); }
+
+// asks for the memory of a row that will be read soon
+template <class T> INLINE void ahead(const T* from, int64_t step, int64_t length) {
+  for (int64_t place = 0; place < length * (int64_t)sizeof(T); place += 64)
+    __builtin_prefetch((const char*)from + step + place);
+}
 
 INLINE bool any(ints x) {
   int32_t found = 0;
@@ -424,11 +453,60 @@ INLINE void rows_2x6_float_and_max(const float* packed, int64_t width, int64_t l
         { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; }
       }
       floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 4, s0_1);
-      if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 4, s1_1)); }
-      if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 4, s2_1)); }
-      if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 4, s3_1)); }
-      if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 4, s4_1)); }
-      if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 4, s5_1)); }
+      if (n + 6 <= count) {
+        f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 4, s1_1));
+        f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 4, s2_1));
+        f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 4, s3_1));
+        f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 4, s4_1));
+        f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 4, s5_1));
+      } else {
+        if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 4, s1_1)); }
+        if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 4, s2_1)); }
+        if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 4, s3_1)); }
+        if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 4, s4_1)); }
+        if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 4, s5_1)); }
+      }
+      join(m + 0, f0); join(m + 4, f1);
+    }
+  }
+}
+
+// for each row n: the sum over x of row(n)[x] times the lanes of packed[x]; join(m, fold over n of done(n, m, sums of lanes from m))
+template <class Row, class Done, class Join>
+INLINE void rows_2x6_float_and_max_seen(const float* packed, int64_t width, int64_t length, Row row, int64_t count, Done done, Join join, const stretch* seen) {
+  for (int64_t n = 0; n < count; n += 6) {
+    const auto *row0 = row(n + 0), *row1 = row(n + 1), *row2 = row(n + 2), *row3 = row(n + 3), *row4 = row(n + 4), *row5 = row(n + 5);
+    for (int64_t m = 0; m < width; m += 8) {
+      settle();
+      floats s0_0{}, s0_1{};
+      floats s1_0{}, s1_1{};
+      floats s2_0{}, s2_1{};
+      floats s3_0{}, s3_1{};
+      floats s4_0{}, s4_1{};
+      floats s5_0{}, s5_1{};
+      if (meets(seen[m / 8], n, n + 6)) for (int64_t x = 0; x < length; ++x) {
+        const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 4);
+        { const float b = row0[x]; s0_0 += b * v0; s0_1 += b * v1; }
+        { const float b = row1[x]; s1_0 += b * v0; s1_1 += b * v1; }
+        { const float b = row2[x]; s2_0 += b * v0; s2_1 += b * v1; }
+        { const float b = row3[x]; s3_0 += b * v0; s3_1 += b * v1; }
+        { const float b = row4[x]; s4_0 += b * v0; s4_1 += b * v1; }
+        { const float b = row5[x]; s5_0 += b * v0; s5_1 += b * v1; }
+      }
+      floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 4, s0_1);
+      if (n + 6 <= count) {
+        f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 4, s1_1));
+        f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 4, s2_1));
+        f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 4, s3_1));
+        f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 4, s4_1));
+        f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 4, s5_1));
+      } else {
+        if (n + 1 < count) { f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 4, s1_1)); }
+        if (n + 2 < count) { f0 = maximum(f0, done(n + 2, m + 0, s2_0)); f1 = maximum(f1, done(n + 2, m + 4, s2_1)); }
+        if (n + 3 < count) { f0 = maximum(f0, done(n + 3, m + 0, s3_0)); f1 = maximum(f1, done(n + 3, m + 4, s3_1)); }
+        if (n + 4 < count) { f0 = maximum(f0, done(n + 4, m + 0, s4_0)); f1 = maximum(f1, done(n + 4, m + 4, s4_1)); }
+        if (n + 5 < count) { f0 = maximum(f0, done(n + 5, m + 0, s5_0)); f1 = maximum(f1, done(n + 5, m + 4, s5_1)); }
+      }
       join(m + 0, f0); join(m + 4, f1);
     }
   }
@@ -472,6 +550,58 @@ INLINE void columns_2x4_float(const float* packed, int64_t width, int64_t count,
     floats s2_0{}, s2_1{};
     floats s3_0{}, s3_1{};
     for (int64_t x = 0; x < count; ++x) {
+      const auto* from = row(x) + first;
+      const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 4);
+      { const float b = from[0]; s0_0 += b * v0; s0_1 += b * v1; }
+      { const float b = from[1]; s1_0 += b * v0; s1_1 += b * v1; }
+      { const float b = from[2]; s2_0 += b * v0; s2_1 += b * v1; }
+      { const float b = from[3]; s3_0 += b * v0; s3_1 += b * v1; }
+    }
+    done(first + 0, m + 0, s0_0); done(first + 0, m + 4, s0_1);
+    done(first + 1, m + 0, s1_0); done(first + 1, m + 4, s1_1);
+    done(first + 2, m + 0, s2_0); done(first + 2, m + 4, s2_1);
+    done(first + 3, m + 0, s3_0); done(first + 3, m + 4, s3_1);
+  }
+}
+
+// for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
+template <class Row, class Done>
+INLINE void columns_2x6_float_seen(const float* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
+  for (int64_t m = 0; m < width; m += 8) {
+    floats s0_0{}, s0_1{};
+    floats s1_0{}, s1_1{};
+    floats s2_0{}, s2_1{};
+    floats s3_0{}, s3_1{};
+    floats s4_0{}, s4_1{};
+    floats s5_0{}, s5_1{};
+    for (int64_t x = seen[m / 8].first; x < seen[m / 8].stop; ++x) {
+      const auto* from = row(x) + first;
+      const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 4);
+      { const float b = from[0]; s0_0 += b * v0; s0_1 += b * v1; }
+      { const float b = from[1]; s1_0 += b * v0; s1_1 += b * v1; }
+      { const float b = from[2]; s2_0 += b * v0; s2_1 += b * v1; }
+      { const float b = from[3]; s3_0 += b * v0; s3_1 += b * v1; }
+      { const float b = from[4]; s4_0 += b * v0; s4_1 += b * v1; }
+      { const float b = from[5]; s5_0 += b * v0; s5_1 += b * v1; }
+    }
+    done(first + 0, m + 0, s0_0); done(first + 0, m + 4, s0_1);
+    done(first + 1, m + 0, s1_0); done(first + 1, m + 4, s1_1);
+    done(first + 2, m + 0, s2_0); done(first + 2, m + 4, s2_1);
+    done(first + 3, m + 0, s3_0); done(first + 3, m + 4, s3_1);
+    done(first + 4, m + 0, s4_0); done(first + 4, m + 4, s4_1);
+    done(first + 5, m + 0, s5_0); done(first + 5, m + 4, s5_1);
+  }
+}
+
+// for columns e from `first` on: the sum over n of row(n)[e] times the lanes of packed[n]; done(e, m, sums)
+template <class Row, class Done>
+INLINE void columns_2x4_float_seen(const float* packed, int64_t width, const stretch* seen, Row row, int64_t first, Done done) {
+  for (int64_t m = 0; m < width; m += 8) {
+    floats s0_0{}, s0_1{};
+    floats s1_0{}, s1_1{};
+    floats s2_0{}, s2_1{};
+    floats s3_0{}, s3_1{};
+    for (int64_t x = seen[m / 8].first; x < seen[m / 8].stop; ++x) {
       const auto* from = row(x) + first;
       const auto v0 = load(packed + x * width + m), v1 = load(packed + x * width + m + 4);
       { const float b = from[0]; s0_0 += b * v0; s0_1 += b * v1; }
@@ -580,12 +710,18 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
     for (int32_t t = 0; t < full_tiles; ++t) {
       const int64_t columns = minimum(full_end - t * full_width, full_width);
       const int32_t k_first = t * full_width;
-      const float* K_rows[204];
+      const float* K_rows[212];
       for (int64_t in_N = 0; in_N < columns; ++in_N) {
         const int32_t k = k_first + (int32_t)in_N;
         K_rows[in_N] = K + K_base + k * (int32_t)K_stride_2;
       }
-      for (int i = 0; i < 12; ++i) K_rows[columns + i] = (const float*)zeros;
+      for (int i = 0; i < 20; ++i) K_rows[columns + i] = (const float*)zeros;
+      const float* V_rows[212];
+      for (int64_t in_N = 0; in_N < columns; ++in_N) {
+        const int32_t k = k_first + (int32_t)in_N;
+        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
+      }
+      for (int i = 0; i < 20; ++i) V_rows[columns + i] = (const float*)zeros;
       float* const s_tile = (float*)(scratch + 16384);
       alignas(64) float row_max_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) store(row_max_tile + in_M, spread(-infinity));
@@ -602,7 +738,13 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         const floats row_max = s;
         return row_max;
       };
-      rows_2x6_float_and_max(Q_tile_2, 64, 24, [&](int64_t n) INLINED { return K_rows[n]; }, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
+      const auto K_row = [&](int64_t n) INLINED {
+        ahead(K_rows[n + 12], 0, 24);
+        ahead(V_rows[n + 12], 0, 40);
+        if (t + 1 == full_tiles) ahead(Q + Q_base + Q_at[n % 64] + (int64_t)64 * (Q_at[1] - Q_at[0]), 0, 24);
+        return K_rows[n];
+      };
+      rows_2x6_float_and_max(Q_tile_2, 64, 24, K_row, columns, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_tile + in_M, maximum(load(row_max_tile + in_M), folded)); });
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -626,24 +768,25 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
       for (int32_t i = 0; i < lead_count; i += LANES) store(lead_weights + i, exp2(load(lead_weights + i)));
       float* const p_tile = (float*)(scratch + 16384);
       alignas(64) float row_sum_tile[64];
-      for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
+      for (int64_t in_M = 0; in_M < 64; in_M += 2 * LANES) {
         floats row_sum = spread(0.0f);
-        for (int64_t in_N = 0; in_N < columns; ++in_N) {
+        floats row_sum_high = row_sum;
+        const auto at_3 = [&](int64_t in_N, int64_t in_M, floats& row_sum) INLINED {
           const floats p = exp2(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           store(p_tile + in_N * 64 + in_M, p);
           row_sum = row_sum + p;
+        };
+        for (int64_t in_N = 0; in_N < columns; ++in_N) {
+          at_3(in_N, in_M, row_sum);
+          at_3(in_N, in_M + LANES, row_sum_high);
         }
         store(row_sum_tile + in_M, row_sum);
+        store(row_sum_tile + in_M + LANES, row_sum_high);
       }
       for (int32_t i = 0; i < lead_count; ++i) row_sum_tile[lead_in_M[i]] += lead_weights[i];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_tile + in_M);
         store(total_tile + in_M, total);
-      }
-      const float* V_rows[204];
-      for (int64_t in_N = 0; in_N < columns; ++in_N) {
-        const int32_t k = k_first + (int32_t)in_N;
-        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
       }
       const auto take_acc = [&](int64_t in_E, int64_t in_M, floats sum) INLINED {
         store(acc_tile + in_E * 64 + in_M, load(acc_tile + in_E * 64 + in_M) * load(decay_tile + in_M) + sum);
@@ -674,12 +817,20 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
           seen_count += found != 0;
         }
       }
-      const float* K_rows[204];
+      stretch seen_parts[8];
+      for (int part = 0; part < 8; ++part) seen_parts[part] = seen_by_part(seen_by, 16, part, 8, seen_count);
+      const float* K_rows[212];
       for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
         const int32_t k = k_first + (int32_t)seen[in_N];
         K_rows[in_N] = K + K_base + k * (int32_t)K_stride_2;
       }
-      for (int i = 0; i < 12; ++i) K_rows[seen_count + i] = (const float*)zeros;
+      for (int i = 0; i < 20; ++i) K_rows[seen_count + i] = (const float*)zeros;
+      const float* V_rows[212];
+      for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+        const int32_t k = k_first + (int32_t)seen[in_N];
+        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
+      }
+      for (int i = 0; i < 20; ++i) V_rows[seen_count + i] = (const float*)zeros;
       float* const s_tile = (float*)(scratch + 16384);
       alignas(64) float row_max_2_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) store(row_max_2_tile + in_M, spread(-infinity));
@@ -696,7 +847,12 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
         const floats row_max_2 = s;
         return row_max_2;
       };
-      rows_2x6_float_and_max(Q_tile_2, 64, 24, [&](int64_t n) INLINED { return K_rows[n]; }, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); });
+      const auto K_row = [&](int64_t n) INLINED {
+        ahead(K_rows[n + 12], 0, 24);
+        ahead(V_rows[n + 12], 0, 40);
+        return K_rows[n];
+      };
+      rows_2x6_float_and_max_seen(Q_tile_2, 64, 24, K_row, seen_count, take_dot, [&](int64_t in_M, floats folded) INLINED { store(row_max_2_tile + in_M, maximum(load(row_max_2_tile + in_M), folded)); }, seen_parts);
       alignas(64) float shift_tile[64];
       alignas(64) float decay_tile[64];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
@@ -720,30 +876,31 @@ extern "C" __attribute__((visibility("default"))) void t5_forward(const void* co
       for (int32_t i = 0; i < lead_count; i += LANES) store(lead_weights + i, exp2(load(lead_weights + i)));
       float* const p_tile = (float*)(scratch + 16384);
       alignas(64) float row_sum_2_tile[64];
-      for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
+      for (int64_t in_M = 0; in_M < 64; in_M += 2 * LANES) {
         floats row_sum_2 = spread(0.0f);
-        for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+        floats row_sum_2_high = row_sum_2;
+        const auto at_3 = [&](int64_t in_N, int64_t in_M, floats& row_sum_2) INLINED {
           const floats p = exp2(load(s_tile + in_N * 64 + in_M) - load(shift_tile + in_M));
           store(p_tile + in_N * 64 + in_M, p);
           row_sum_2 = row_sum_2 + p;
+        };
+        for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
+          at_3(in_N, in_M, row_sum_2);
+          at_3(in_N, in_M + LANES, row_sum_2_high);
         }
         store(row_sum_2_tile + in_M, row_sum_2);
+        store(row_sum_2_tile + in_M + LANES, row_sum_2_high);
       }
       for (int32_t i = 0; i < lead_count; ++i) row_sum_2_tile[lead_in_M[i]] += lead_weights[i];
       for (int64_t in_M = 0; in_M < 64; in_M += LANES) {
         const floats total = load(total_tile + in_M) * load(decay_tile + in_M) + load(row_sum_2_tile + in_M);
         store(total_tile + in_M, total);
       }
-      const float* V_rows[204];
-      for (int64_t in_N = 0; in_N < seen_count; ++in_N) {
-        const int32_t k = k_first + (int32_t)seen[in_N];
-        V_rows[in_N] = V + V_base + k * (int32_t)V_stride_2;
-      }
       const auto take_acc = [&](int64_t in_E, int64_t in_M, floats sum) INLINED {
         store(acc_tile + in_E * 64 + in_M, load(acc_tile + in_E * 64 + in_M) * load(decay_tile + in_M) + sum);
       };
-      for (int64_t e = 0; e < 36; e += 6) columns_2x6_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_rows[n]; }, e, take_acc);
-      columns_2x4_float(p_tile, 64, seen_count, [&](int64_t n) INLINED { return V_rows[n]; }, 36, take_acc);
+      for (int64_t e = 0; e < 36; e += 6) columns_2x6_float_seen(p_tile, 64, seen_parts, [&](int64_t n) INLINED { return V_rows[n]; }, e, take_acc);
+      columns_2x4_float_seen(p_tile, 64, seen_parts, [&](int64_t n) INLINED { return V_rows[n]; }, 36, take_acc);
       if (lead_count > 0) add_turned_rows(acc_tile, 64, 40, lead_count, lead_in_M, lead_in_N, lead_weights, V_rows, (float*)(scratch + 65536), (float*)(scratch + 75776));
     }
 
