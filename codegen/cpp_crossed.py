@@ -5,11 +5,11 @@ from __future__ import annotations
 from attnlang.ir.kernel import Assign, Dot, Expr, Load, Op, Statement, Store, Var
 
 from .cpp_groups import Pass
-from .cpp_layout import without_unit
+from .cpp_layout import Product, without_unit
 from .cpp_normal import parts, writes
 from .cpp_page import Page, size_of
 from .cpp_points import Scene, Tile
-from .ops import CPP_NUMBERS
+from .ops import CPP_NUMBERS, SUM
 
 
 class Crossed:
@@ -83,14 +83,32 @@ class Crossed:
         """The operand with features as lanes."""
         return scene.tiles[f"{name} crossed"].array
 
-    def row(self, name: str, over: str, down: int, scene: Scene) -> str:
-        """A function from the number of a row of pairs to where it lies; behind the last one it is the first."""
-        narrow = f"{name} narrow"
+    def row(self, product: Product, group: Pass, over: str, down: int, scene: Scene) -> str:
+        """A function from the number of a row of pairs to where it lies; behind the last one it is the first. Of
+        bfloat it asks for the row of a tensor that the sums of the row are added to, which is far away."""
+        name, narrow = product.rows, f"{product.rows} narrow"
         array = scene.tiles[narrow if narrow in scene.tiles else name].array
         count, place = scene.lengths[over], "n"
         if not count.isdecimal() or int(count) % down:
             place = f"(n < {count} ? n : 0)"
-        return f"[&](int64_t n) INLINED {{ return {array} + {place} * {self.sizes[self.lane]}; }}"
+        size = self.sizes[self.lane]
+        added = [s for s in group.statements if isinstance(s, Store)] if product.kind == "bfloat" else []
+        if not added:
+            return f"[&](int64_t n) INLINED {{ return {array} + {place} * {size}; }}"
+        taken = self.page.fresh(f"row_of_{scene.name(name)}")
+        self.page.taken.discard(taken)
+        inner = scene.inside()
+        (inner.lane,) = (dim for dim in group.dims if dim != over)
+        with self.lines.block(f"const auto {taken} = [&](int64_t n) INLINED {{"):
+            self.lines.add(f"const int64_t in_{over} = {place.strip('()')};")
+            for store in added:
+                row = without_unit(store.offset, inner.lane)[0]
+                self.page.lazies((store.base, row), inner)
+                start = f"{inner.address(store.pointer, store.base)} + {inner.tight(row, SUM)}"
+                self.lines.add(f"ahead({start}, 0, {self.sizes[inner.lane]});")
+            self.lines.add(f"return {array} + in_{over} * {size};")
+        self.lines.add("};")
+        return taken
 
     def takes(self, group: Pass, feature: str, scene: Scene) -> bool:
         """Whether all of a pass can be computed at vectors of features, while the sums are in registers."""

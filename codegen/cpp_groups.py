@@ -135,6 +135,11 @@ def is_lazy(statement: Statement, lane: str, changing: frozenset[str]) -> bool:
         case Assign(name, Op() | Lanes() | Full() as value) if (
             len(value.shape) == 1 and lane not in value.shape and name not in changing
         ):
-            return not any(isinstance(part, Load | Dot | Fold) for part in parts(value))
+            return not any(isinstance(part, Load | Dot | Fold) or _is_choice(part) for part in parts(value))
         case _:
             return False
+
+
+def _is_choice(expr: Expr) -> bool:
+    """Whether an expression is one of two numbers, which it takes longer to choose again than to read again."""
+    return isinstance(expr, Op) and expr.op == "where" and expr.type in ("fp32", "fp64")

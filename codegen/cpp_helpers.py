@@ -243,11 +243,9 @@ INLINE ints narrowed(floats low, floats high) {
 // two vectors of bfloat into two rows
 INLINE void put_two(bfloat* to, int64_t width, ints both) {
   typedef int32_t part __attribute__((vector_size(32)));
-  part low, high;
-  __builtin_memcpy(&low, &both, 32);
-  __builtin_memcpy(&high, (const char*)&both + 32, 32);
-  *(loose<part, bfloat>::type*)to = low;
-  *(loose<part, bfloat>::type*)(to + width) = high;
+  typedef loose<part, bfloat>::type row;
+  asm("vextracti64x4 $0, %1, %0" : "=m"(*(row*)to) : "v"(both));
+  asm("vextracti64x4 $1, %1, %0" : "=m"(*(row*)(to + width)) : "v"(both));
 }
 """,
     "stretch": """\
@@ -275,8 +273,9 @@ INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory");
 INLINE void settle() { asm volatile("" : : : "memory"); }
 """,
     "keep": """\
-// holds a vector in its register, where it would be loaded again for each use
+// holds a vector in its register, where it would be loaded again for each use, or copied
 INLINE void keep(ints& x) { asm("" : "+v"(x)); }
+INLINE void keep(floats& x) { asm("" : "+v"(x)); }
 """,
     "ahead": """\
 // asks for the memory of a row that will be read soon
@@ -324,6 +323,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "put_row": ("store",),
     "narrow_row": ("load", "narrow"),
     "copy": ("load", "store", "widen"),
+    "row_products": ("across", "load", "widen"),
 }
 
 AVX512: dict[str, str] = {

@@ -62,6 +62,7 @@ class Products:
             return
         inner = scene.inside()
         inner.lane = lane = dot.shape[-1] if product.crossed else self.lane
+        inner.coarse = pairing is not None
         (column,) = (dim for dim in dot.shape if dim != lane)
         bfloat = product.kind == "bfloat"
         folds = self._row_folds(group, inner)
@@ -107,7 +108,7 @@ class Products:
         shape = Shape(product.kind, across, down, self.layout.lanes, hands, seen is not None)
         if product.crossed:
             packed = self.crossed.packed(product.packed, scene)
-            row = self.crossed.row(product.rows, column, down, scene)
+            row = self.crossed.row(product, group, column, down, scene)
         else:
             packed = scene.tiles[f"{product.packed} pairs" if bfloat else product.packed].array
             row = self._row(product, scene)

@@ -9,6 +9,7 @@ from attnlang.ir.kernel import Assign, Dot, Fold, Loop, Remark, Statement, Store
 
 from .cpp_groups import Pass, is_lazy, passes, reads_through
 from .cpp_hidden import Visible, by_flags, needed, visible
+from .cpp_inner import Inners
 from .cpp_leading import Leading
 from .cpp_multiply import PART, Products
 from .cpp_normal import parts, reads, writes
@@ -28,6 +29,7 @@ class Printer:
         self.tiles = Tiles(page)
         self.products = Products(page, self.tiles)
         self.leading = Leading(page)
+        self.inners = Inners(page)
         self.again = _again(page.layout.body, set())
 
     def body(
@@ -208,6 +210,10 @@ class Printer:
     def _points(self, work: Work, scene: Scene) -> None:
         """A pass over the points of its dimensions."""
         group = work.group
+        for inner in self.inners.found(group):
+            self.inners.print(inner, work, scene)
+            done = (inner.total, inner.left, inner.right)
+            group = Pass(group.dims, [s for s in group.statements if s not in done])
         rows = [s for s in group.statements if isinstance(s, Assign) and self.layout.direct(s.name)]
         for statement in rows:
             self.tiles.point_at_rows(statement, scene)

@@ -85,6 +85,8 @@ def rows_text(shape: Shape) -> str:
                         element = f"pair_at(row{i} + 2 * x)" if shape.kind == "bfloat" else f"row{i}[x]"
                         lines.add(_step(shape, i, element))
                 lines.add("}")
+                if shape.kind == "bfloat":
+                    lines.add(*(_kept(i, shape) for i in range(shape.down)))
                 match shape.hands:
                     case "one":
                         _hand_on(lines, shape)
@@ -180,6 +182,11 @@ def _vectors(lines: Lines, shape: Shape) -> None:
         lines.add("keep(" + "); keep(".join(f"v{r}" for r in range(shape.across)) + ");")
         return
     lines.add(f"const auto {names};")
+
+
+def _kept(row: int, shape: Shape) -> str:
+    """The sums as what follows takes them: without it they are copied in every step of the loop."""
+    return " ".join(f"keep(s{row}_{r});" for r in range(shape.across))
 
 
 def _step(shape: Shape, row: int, element: str) -> str:

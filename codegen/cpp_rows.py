@@ -121,6 +121,22 @@ template <class T, class V> INLINE void put_row(T* to, V x, int64_t left) {
   for (int64_t lane = 0; lane < left; ++lane) to[lane] = x[lane];
 }
 """,
+    "row_products": """\
+// for each lane the sum of the products of two rows
+template <class T, class U, class At>
+INLINE void row_products(float* to, int64_t width, const T* x, const At* x_at, const U* y, const At* y_at,
+                         int64_t length) {
+  for (int64_t m = 0; m < width; ++m) {
+    const T* const a = x + x_at[m];
+    const U* const b = y + y_at[m];
+    floats sums{};
+    int64_t i = 0;
+    for (; i + LANES <= length; i += LANES) sums += load(a + i) * load(b + i);
+    to[m] = across_sum(sums);
+    for (; i < length; ++i) to[m] += widen(a[i]) * widen(b[i]);
+  }
+}
+""",
     "turn": """\
 // a tile with the lanes innermost, as one row for each lane
 template <class T> INLINE void turn(T* to, int64_t width, const T* from, int64_t lanes, int64_t length) {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attnlang.ir.kernel import Kernel
 from attnlang.ir.pattern import TRUE, Apply, Attention, Expr, Let, Pattern, Reduce, Symbol
 from attnlang.ir.plan import BranchPlan, Obstacle, Plan, Tile
+from attnlang.ir.rewrite import conjunction
 from attnlang.ir.walk import reads_of
 from attnlang.passes.arguments import kernel_arguments
 from attnlang.passes.derivative import NoDerivative, feature_axis, gradient
@@ -87,7 +88,8 @@ def _tiles(plan: Plan, branch: BranchPlan) -> tuple[Tile, Tile]:
     specialization = plan.specialization
     features = max(padded(specialization.head_dim), padded(specialization.value_dim))
     target = target_of(specialization.target)
-    return backward_tiles(target, specialization.dtype, features, pair_work(branch.kernel).loads)
+    masked = conjunction(branch.attention.mask, branch.attention.sparsity) != TRUE
+    return backward_tiles(target, specialization.dtype, features, pair_work(branch.kernel).loads, masked)
 
 
 def _branch(

@@ -43,13 +43,17 @@ TILES: dict[tuple[str, bool], tuple[tuple[Tile, Tile], ...]] = {
 }
 
 
-def backward_tiles(target: Target, dtype: str, features: int, pair_loads: int) -> tuple[Tile, Tile]:
+def backward_tiles(
+    target: Target, dtype: str, features: int, pair_loads: int, masked: bool
+) -> tuple[Tile, Tile]:
     """The tile of a program that owns queries and of one that owns keys, for the longer padded feature length.
-    `pair_loads`: how many values per pair of query and key the score or mask loads."""
+    `pair_loads`: how many values per pair of query and key the score or mask loads. `masked`: whether there are pairs
+    that do not count, of which a large tile computes more."""
     if target.name == "interpret":
         return Tile(16, 32, 4, 1), Tile(32, 16, 4, 1)
     if target.kind == "cpu":
-        return Tile(64, 96, 1, 1), Tile(128, 48, 1, 1) if dtype == "bf16" else Tile(64, 96, 1, 1)
+        large = dtype == "bf16" and not masked
+        return Tile(64, 96, 1, 1), Tile(128, 72, 1, 1) if large else Tile(64, 96, 1, 1)
     family = "hip" if target.name.startswith("hip") else "hopper" if target.shared >= 200 * 1024 else "ampere"
     queries, keys = TILES[family, dtype != "fp32"][0 if features <= 64 else 1 if features <= 128 else 2]
     return _narrow(queries, pair_loads), _narrow(keys, pair_loads)

@@ -328,8 +328,9 @@ INLINE stretch seen_by_part(const flags* by, int64_t vectors, int64_t part, int6
 INLINE void in_memory(void* array) { asm volatile("" : : "r"(array) : "memory"); }
 INLINE void settle() { asm volatile("" : : : "memory"); }
 
-// holds a vector in its register, where it would be loaded again for each use
+// holds a vector in its register, where it would be loaded again for each use, or copied
 INLINE void keep(ints& x) { asm("" : "+v"(x)); }
+INLINE void keep(floats& x) { asm("" : "+v"(x)); }
 
 // asks for the memory of a row that will be read soon
 template <class T> INLINE void ahead(const T* from, int64_t step, int64_t length) {
@@ -401,6 +402,10 @@ INLINE void rows_4x4_bfloat_and_max(const int32_t* packed, int64_t width, int64_
         { const ints b = spread(pair_at(row2 + 2 * x)); s2_0 = dot2(s2_0, v0, b); s2_1 = dot2(s2_1, v1, b); s2_2 = dot2(s2_2, v2, b); s2_3 = dot2(s2_3, v3, b); }
         { const ints b = spread(pair_at(row3 + 2 * x)); s3_0 = dot2(s3_0, v0, b); s3_1 = dot2(s3_1, v1, b); s3_2 = dot2(s3_2, v2, b); s3_3 = dot2(s3_3, v3, b); }
       }
+      keep(s0_0); keep(s0_1); keep(s0_2); keep(s0_3);
+      keep(s1_0); keep(s1_1); keep(s1_2); keep(s1_3);
+      keep(s2_0); keep(s2_1); keep(s2_2); keep(s2_3);
+      keep(s3_0); keep(s3_1); keep(s3_2); keep(s3_3);
       floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 16, s0_1), f2 = done(n + 0, m + 32, s0_2), f3 = done(n + 0, m + 48, s0_3);
       if (n + 4 <= count) {
         f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1)); f2 = maximum(f2, done(n + 1, m + 32, s1_2)); f3 = maximum(f3, done(n + 1, m + 48, s1_3));
@@ -443,6 +448,14 @@ INLINE void rows_2x8_bfloat_and_max_seen(const int32_t* packed, int64_t width, i
         { const ints b = spread(pair_at(row6 + 2 * x)); s6_0 = dot2(s6_0, v0, b); s6_1 = dot2(s6_1, v1, b); }
         { const ints b = spread(pair_at(row7 + 2 * x)); s7_0 = dot2(s7_0, v0, b); s7_1 = dot2(s7_1, v1, b); }
       }
+      keep(s0_0); keep(s0_1);
+      keep(s1_0); keep(s1_1);
+      keep(s2_0); keep(s2_1);
+      keep(s3_0); keep(s3_1);
+      keep(s4_0); keep(s4_1);
+      keep(s5_0); keep(s5_1);
+      keep(s6_0); keep(s6_1);
+      keep(s7_0); keep(s7_1);
       floats f0 = done(n + 0, m + 0, s0_0), f1 = done(n + 0, m + 16, s0_1);
       if (n + 8 <= count) {
         f0 = maximum(f0, done(n + 1, m + 0, s1_0)); f1 = maximum(f1, done(n + 1, m + 16, s1_1));
