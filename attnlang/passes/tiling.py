@@ -23,6 +23,7 @@ from attnlang.ir.walk import parts_of, reads_of
 from attnlang.passes.boxes_map import Counts
 from attnlang.passes.classify import Tiles, classify
 from attnlang.passes.counting import depends, tiles_of_ranges
+from attnlang.passes.lower_columns import UNIT
 from attnlang.passes.order import Order, find_order
 from attnlang.passes.ranges import bands
 from attnlang.passes.tile_lists import Lists, lists, transposed_lists
@@ -35,7 +36,7 @@ LIST_COST = 1.03
 MOST_LISTED = 1 << 26
 """Beyond so many visited tiles no lists are made: 256 MiB."""
 FEWEST_TILES = 17
-"""Of fewer tiles (about square ones) a kernel walks all that its ranges hold: lists would take longer than it."""
+"""Of fewer tiles a kernel walks all that its ranges hold: making lists would take longer than it."""
 FEWEST_QUERIES = 17
 """Fewer queries are decoded, from a place that changes with every call: lists would be made for each anew."""
 
@@ -133,8 +134,8 @@ def choose_tiling(
     query, key = attention.rows[-1], attention.over
     found = bands(conjunction(attention.mask, attention.sparsity), query, key, facts)
     queries, keys = int(symbols["NQ"]), int(symbols["NK"])
-    square = max(rows, columns)
-    few = queries < FEWEST_QUERIES or -(-queries // rows) * -(-keys // square) < FEWEST_TILES
+    width = max(rows, UNIT) if columns == UNIT else columns  # some units together count as a tile
+    few = queries < FEWEST_QUERIES or -(-queries // rows) * -(-keys // width) < FEWEST_TILES
     if few or is_exact(found) or not read_by(attention, pattern.stages)[0] <= (tensors or {}).keys():
         return None
     ordered = find_order(attention, symbols, tensors, rows, columns, pattern.stages)
