@@ -159,7 +159,7 @@ class Pattern:
 
         Raises Diagnostics with every mistake of the arguments.
         """
-        arguments = {**self._given, **arguments} if self._given else arguments
+        arguments = self._known(arguments)
         key = None if return_weights else key_of(q, k, v, scale, q_offset, target, arguments)
         if key is not None and (known := self._again.get((return_lse, key))) is not None:
             if (done := known(q, k, v, arguments)) is not None:
@@ -195,7 +195,7 @@ class Pattern:
         **arguments: object,
     ) -> Any:
         """The same call, dense and in float64: the meaning of the pattern. `target` is ignored."""
-        inputs = (q, k, v, scale, q_offset, arguments)
+        inputs = (q, k, v, scale, q_offset, self._known(arguments))
         return compiler.untraced(self._reference, inputs, return_lse, return_weights)
 
     def _reference(self, inputs: tuple[Any, ...], lse: bool, weights: bool) -> Any:
@@ -211,8 +211,11 @@ class Pattern:
         q_offset: object,
         arguments: Mapping[str, object],
     ) -> Call:
-        known = {**self._given, **arguments} if self._given else arguments
-        return bind(self._interface, q, k, v, scale=scale, q_offset=q_offset, arguments=known)
+        return bind(self._interface, q, k, v, scale=scale, q_offset=q_offset, arguments=arguments)
+
+    def _known(self, arguments: dict[str, object]) -> dict[str, object]:
+        """The arguments of a call and the tensors that it uses unless it passes others."""
+        return {**self._given, **arguments} if self._given else arguments
 
     def _want(self, lse: bool, weights: bool) -> frozenset[str]:
         check_wanted(self._interface, lse=lse, weights=weights)
@@ -250,7 +253,7 @@ class Pattern:
         """
         binding = bind_sizes(
             self._interface, NQ, NK, heads=heads, kv_heads=kv_heads, batch=batch, q_offset=q_offset,
-            arguments={**self._given, **arguments},
+            arguments=self._known(arguments),
         )  # fmt: skip
         return compiler.mask(self.ir, binding)
 
@@ -333,7 +336,7 @@ class Pattern:
 
         binding = bind_sizes(
             self._interface, NQ, NK, heads=heads, kv_heads=kv_heads, batch=batch, scale=scale, q_offset=q_offset,
-            arguments={**self._given, **arguments},
+            arguments=self._known(arguments),
         )  # fmt: skip
         factor = None if scale is None else binding.scale
         return flex_parts(self.ir, binding, factor, device, check_block(self._interface, block_size))

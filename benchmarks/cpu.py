@@ -176,7 +176,7 @@ def _line(row: dict[str, Any]) -> str:
         case {"entries": entries, "ratio": ratios}:
             own = entries["attnlang"]
             shown = "".join(f"  {name} {ratio:.2f}×" for name, ratio in ratios.items())
-            shown = f"  {row.get('share_of_peak', 0.0):5.1f} %{shown}"
+            shown = f"  {row['share_of_peak']:5.1f} %{shown}" if "share_of_peak" in row else shown
             error = "" if own["error"] is None else f"  error {own['error']:.1e}"
             return f"{own['median_ms']:9.3f} ms {own['gflops']:7.1f} GF/s{shown}{error}"
         case {"error": errors, "allowed": allowed}:

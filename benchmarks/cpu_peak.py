@@ -87,12 +87,10 @@ class Loop:
 def loop(dtype: str, threads: int, seconds: float = 0.01) -> Loop | None:
     """The loop of "float32" or "bfloat16", launched as kernels are, on all threads at once, for about so long: what a
     kernel that did nothing but its products would take. None where the processor has no bfloat16 dot."""
-    level = find_compiler(kernel_cache()).level
-    if dtype == "bfloat16" and level != "avx512bf16":
+    found = _source(dtype)
+    if found is None:
         return None
-    single = dtype == "float32"
-    source = fma_loop(level) if single else dot_loop()
-    each = CHAINS[level] * VECTOR_BYTES[level] // (2 if single else 1)
+    source, each = found
     kernel = prepare(source, kernel_cache())
     given = {"a": torch.full((16,), 0.5), "b": torch.full((16,), 0.5), "out": torch.empty(16 * threads)}
 
@@ -111,14 +109,22 @@ def peak(threads: int, seconds: float = 0.3) -> Peak:
     Threads are Python's, and each takes its own best run: what the team of a launch loses on a busy machine, where all
     wait for the last, is no part of the processor's peak.
     """
+    single, dots = _source("float32"), _source("bfloat16")
+    assert single is not None
+    bf16 = None if dots is None else _together(*dots, threads, seconds)
+    return Peak(threads, _together(*single, threads, seconds), bf16)
+
+
+def _source(dtype: str) -> tuple[KernelSource, int] | None:
+    """The loop of a type on this machine, and the operations of a round; None where it has no bfloat16 dot."""
     level = find_compiler(kernel_cache()).level
-    fp32 = _together(fma_loop(level), threads, seconds, CHAINS[level] * VECTOR_BYTES[level] // 2)
-    dots = level == "avx512bf16"
-    bf16 = _together(dot_loop(), threads, seconds, CHAINS[level] * VECTOR_BYTES[level]) if dots else None
-    return Peak(threads, fp32, bf16)
+    operations = CHAINS[level] * VECTOR_BYTES[level]
+    if dtype == "float32":
+        return fma_loop(level), operations // 2
+    return (dot_loop(), operations) if level == "avx512bf16" else None
 
 
-def _together(source: KernelSource, threads: int, seconds: float, operations: int) -> float:
+def _together(source: KernelSource, operations: int, threads: int, seconds: float) -> float:
     """10⁹ operations a second of all threads, where each round counts as so many."""
     kernel, ready = prepare(source, kernel_cache()), Barrier(threads)
 

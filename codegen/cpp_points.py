@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import assert_never
 
 from attnlang.ir.kernel import Const, Dot, Expr, Fold, Full, Lanes, Load, Op, Shape, Type, Var
@@ -53,25 +54,7 @@ class Scene:
 
     def inside(self) -> Scene:
         """A copy for a block: what is named in it is unknown outside."""
-        return Scene(
-            self.lane,
-            dict(self.lengths),
-            self.sizes,
-            self.spelled,
-            dict(self.tiles),
-            set(self.numbers),
-            dict(self.lazy),
-            dict(self.places),
-            dict(self.locals),
-            dict(self.flags),
-            dict(self.parts),
-            set(self.asked),
-            dict(self.turned),
-            self.last,
-            dict(self.origins),
-            self.coarse,
-            self.alone,
-        )
+        return Scene(**{each.name: copy(getattr(self, each.name)) for each in fields(self)})
 
     def name(self, name: str) -> str:
         """A name of the kernel as C++ spells it."""
